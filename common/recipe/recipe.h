@@ -1,0 +1,86 @@
+#pragma once
+
+// What remains of a job spec when everything is resolved: plain numbers, no protobuf, no torch. The trainer reads nothing
+// else. Two jobs with the same Recipe are the same experiment, whatever their world size or queue.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace vicreg::recipe {
+
+enum class Convention { kAuthors, kPaper, kVicregl };
+enum class LossForm { kAuto, kGram, kCovariance };
+enum class Stem { kSmall, kStandard };
+enum class OptimizerKind { kAdamW, kLars };
+
+struct Data {
+  std::string root;  // name, resolved to a folder by the worker
+  std::string path;  // subfolder, "" for the root itself
+  std::string split = "train";  // "train" or "test"
+  std::int64_t limit = 0;       // 0: all
+  int channels = 1;
+};
+
+struct Encoder {
+  std::string name = "tiny";  // "tiny", "resnet18"
+  Stem stem = Stem::kSmall;
+  int width = 64;
+};
+
+// Two views. `mu` and `nu` are per view, after the convention was applied; lambda multiplies the mean squared difference.
+struct Loss {
+  Convention convention = Convention::kAuthors;
+  double lambda_ = 25, mu_per_view = 12.5, nu_per_view = 1;
+  LossForm form = LossForm::kAuto;
+};
+
+struct Optimizer {
+  OptimizerKind kind = OptimizerKind::kAdamW;
+  double peak_lr = 1e-3;  // lars: base_lr * batch_size / 256
+  double weight_decay = 1e-4;
+};
+
+// Lengths that were given in epochs need the sample count, which only the rank knows: then `epochs` > 0 and `steps` is 0.
+struct Length {
+  std::int64_t steps = 0;
+  double epochs = 0;
+};
+
+// Whole steps; an epoch is `samples / batch_size` steps (the last, short batch is dropped). At least `least`.
+std::int64_t InSteps(const Length& length, std::int64_t samples, std::int64_t batch_size, std::int64_t least);
+
+struct Schedule {
+  Length warmup;
+  double final_fraction = 0;
+};
+
+struct Augmentation {
+  std::string preset = "cifar";  // "cifar", "none"
+  int size = 28;                 // pixels, side of a view
+};
+
+struct Knn {
+  bool enabled = false;
+  Length every{0, 1};
+  int k = 20;
+  double temperature = 0.07;
+};
+
+struct Recipe {
+  std::uint64_t seed = 1;
+  Data data;
+  Encoder encoder;
+  std::vector<std::int64_t> expander;
+  Loss loss;
+  std::int64_t batch_size = 256;  // global rows N
+  Length length{300, 0};
+  Optimizer optimizer;
+  Schedule schedule;
+  Augmentation augmentation;
+  Length checkpoint_every{100, 0};
+  int checkpoint_keep = 3;
+  Knn knn;
+};
+
+}  // namespace vicreg::recipe

@@ -1,0 +1,92 @@
+#pragma once
+
+// One rank's whole training run: the seam between the process around it (worker/rank, worker/train_cli) and torch.
+// Nothing here includes torch, gRPC or protobuf.
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include "common/recipe/recipe.h"
+#include "worker/train/distributed/key_value_store.h"
+
+namespace vicreg::train {
+
+// Row of one finished optimizer step; same meaning as vicreg.v1.MetricRow (proto/vicreg/v1/metrics.proto), without attempt.
+struct StepRow {
+  std::int64_t step = 0;  // 1-based
+  double epoch = 0, loss = 0;
+  double invariance = 0, variance = 0, covariance = 0;
+  double invariance_weighted = 0, variance_weighted = 0, covariance_weighted = 0;
+  double z_std_mean = 0, z_std_min = 0, z_std_below = 0;
+  double grad_norm = 0, learning_rate = 0, images_per_second = 0, step_seconds = 0;
+  double covariance_noise_floor = 0, mismatch = 0;
+  std::optional<double> knn_accuracy;
+  std::int64_t time_us = 0;
+};
+
+struct CheckpointInfo {
+  std::int64_t step = 0;
+  std::string path;  // relative to the artifact root
+  std::string hash;  // SHA-256 of manifest.json, hex
+  std::int64_t bytes = 0;
+};
+
+// Told by the trainer, on its own thread; must not block longer than a local write.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  virtual void OnConnected(std::int64_t resume_step) = 0;  // rendezvous done, data open, model built
+  virtual void OnStepping(std::int64_t step) = 0;          // every rank, after its first finished step
+  virtual void OnRow(const StepRow& row) = 0;              // rank 0, every step, in order
+  virtual void OnCheckpoint(const CheckpointInfo& info) = 0;  // rank 0; files are durable
+  virtual void OnExport(const std::string& path) = 0;         // rank 0; folder relative to the artifact root
+  virtual void OnLog(const std::string& line) = 0;
+};
+
+// Set from another thread; the ranks agree at the next step boundary, save a checkpoint and leave together.
+struct StopFlag {
+  std::atomic<bool> requested{false};
+};
+
+struct ResumePoint {
+  std::int64_t step = 0;
+  std::string path, hash;
+};
+
+struct RankContext {
+  int rank = 0, world_size = 1;
+  int attempt = 1;
+  std::string job_id = "local", project = "default";
+  std::string recipe_hash;
+  std::string data_root;      // absolute folder of recipe.data.root
+  std::string artifact_root;  // absolute; checkpoints go to <project>/<job>/a<attempt>/step-<n>, the export to <project>/<job>/export
+  int threads = 1;            // cores this rank may use: OpenMP and loader threads
+  std::optional<ResumePoint> resume;
+  std::shared_ptr<KeyValueStore> store;  // rendezvous; may be null when world_size is 1
+};
+
+// Same names as vicreg.v1.ExitReason.
+enum class ExitReason { kCompleted, kStopped, kConfig, kData, kFingerprint, kNoValidCheckpoint, kNumeric, kMismatch,
+                        kRendezvous, kCollective, kStorage, kInternal };
+
+// How training code ends a rank: thrown anywhere below Run, caught there.
+class RankError : public std::runtime_error {
+ public:
+  RankError(ExitReason reason, const std::string& what) : std::runtime_error(what), reason(reason) {}
+  const ExitReason reason;
+};
+
+struct Outcome {
+  ExitReason reason = ExitReason::kInternal;
+  std::string message;  // one sentence with phase, step and what was found
+  std::int64_t step = 0;
+};
+
+// Trains from the resume point (or step 0) to the end of the recipe, or until `stop`. Never throws; called once per process.
+Outcome Run(const recipe::Recipe& recipe, const RankContext& context, const StopFlag& stop, Observer& observer);
+
+}  // namespace vicreg::train
