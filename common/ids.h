@@ -1,0 +1,18 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace vicreg {
+
+// Random (version 4) UUID, lower case. From the kernel's generator.
+std::string NewUuid();
+
+// 8-4-4-4-12 lower-case hex digits.
+bool IsUuid(std::string_view text);
+
+// `count` bytes from the kernel's generator.
+std::string RandomBytes(std::size_t count);
+
+}  // namespace vicreg
