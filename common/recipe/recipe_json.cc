@@ -1,0 +1,115 @@
+#include "common/recipe/recipe_json.h"
+
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+
+#include "common/files.h"
+
+namespace vicreg::recipe {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json ToJson(const Length& length) {
+  if (length.epochs > 0) return {{"epochs", length.epochs}};
+  return {{"steps", length.steps}};
+}
+
+Length LengthFrom(const Json& json) {
+  Length length;
+  length.steps = json.value("steps", std::int64_t{0});
+  length.epochs = json.value("epochs", 0.0);
+  return length;
+}
+
+Json ToJson(const Recipe& r) {
+  return {
+      {"version", 1},
+      {"seed", r.seed},
+      {"data", {{"root", r.data.root}, {"path", r.data.path}, {"split", r.data.split}, {"limit", r.data.limit}, {"channels", r.data.channels}}},
+      {"encoder", {{"name", r.encoder.name}, {"stem", r.encoder.stem == Stem::kSmall ? "small" : "standard"}, {"width", r.encoder.width}}},
+      {"expander", r.expander},
+      {"loss", {{"convention", Name(r.loss.convention)}, {"lambda", r.loss.lambda_}, {"mu_per_view", r.loss.mu_per_view},
+                {"nu_per_view", r.loss.nu_per_view}, {"form", Name(r.loss.form)}}},
+      {"batch_size", r.batch_size},
+      {"length", ToJson(r.length)},
+      {"optimizer", {{"name", Name(r.optimizer.kind)}, {"peak_lr", r.optimizer.peak_lr}, {"weight_decay", r.optimizer.weight_decay}}},
+      {"schedule", {{"warmup", ToJson(r.schedule.warmup)}, {"final", r.schedule.final_fraction}}},
+      {"augmentation", {{"preset", r.augmentation.preset}, {"size", r.augmentation.size}}},
+      {"checkpoint", {{"every", ToJson(r.checkpoint_every)}, {"keep", r.checkpoint_keep}}},
+      {"knn", {{"enabled", r.knn.enabled}, {"every", ToJson(r.knn.every)}, {"k", r.knn.k}, {"temperature", r.knn.temperature}}},
+  };
+}
+
+template <typename E>
+E Parse(const std::string& name, std::initializer_list<E> all) {
+  for (const E value : all) {
+    if (name == Name(value)) return value;
+  }
+  throw std::invalid_argument("unknown name \"" + name + "\"");
+}
+
+}  // namespace
+
+const char* Name(Convention convention) {
+  switch (convention) {
+    case Convention::kAuthors: return "authors";
+    case Convention::kPaper: return "paper";
+    case Convention::kVicregl: return "vicregl";
+  }
+  return "";
+}
+
+const char* Name(LossForm form) {
+  switch (form) {
+    case LossForm::kAuto: return "auto";
+    case LossForm::kGram: return "gram";
+    case LossForm::kCovariance: return "covariance";
+  }
+  return "";
+}
+
+const char* Name(OptimizerKind kind) { return kind == OptimizerKind::kAdamW ? "adamw" : "lars"; }
+
+std::string Serialize(const Recipe& recipe) { return ToJson(recipe).dump(); }
+
+Recipe Deserialize(std::string_view text) {
+  try {
+    const Json json = Json::parse(text);
+    if (json.at("version") != 1) throw std::invalid_argument("recipe version " + json.at("version").dump() + "; this build reads 1");
+    Recipe r;
+    r.seed = json.at("seed");
+    const Json& data = json.at("data");
+    r.data = {data.at("root"), data.at("path"), data.at("split"), data.at("limit"), data.at("channels")};
+    const Json& encoder = json.at("encoder");
+    r.encoder = {encoder.at("name"), encoder.at("stem") == "small" ? Stem::kSmall : Stem::kStandard, encoder.at("width")};
+    r.expander = json.at("expander").get<std::vector<std::int64_t>>();
+    const Json& loss = json.at("loss");
+    r.loss = {Parse(loss.at("convention").get<std::string>(), {Convention::kAuthors, Convention::kPaper, Convention::kVicregl}), loss.at("lambda"),
+              loss.at("mu_per_view"), loss.at("nu_per_view"),
+              Parse(loss.at("form").get<std::string>(), {LossForm::kAuto, LossForm::kGram, LossForm::kCovariance})};
+    r.batch_size = json.at("batch_size");
+    r.length = LengthFrom(json.at("length"));
+    const Json& optimizer = json.at("optimizer");
+    r.optimizer = {Parse(optimizer.at("name").get<std::string>(), {OptimizerKind::kAdamW, OptimizerKind::kLars}), optimizer.at("peak_lr"),
+                   optimizer.at("weight_decay")};
+    r.schedule = {LengthFrom(json.at("schedule").at("warmup")), json.at("schedule").at("final")};
+    r.augmentation = {json.at("augmentation").at("preset"), json.at("augmentation").at("size")};
+    r.checkpoint_every = LengthFrom(json.at("checkpoint").at("every"));
+    r.checkpoint_keep = json.at("checkpoint").at("keep");
+    const Json& knn = json.at("knn");
+    r.knn = {knn.at("enabled"), LengthFrom(knn.at("every")), knn.at("k"), knn.at("temperature")};
+    return r;
+  } catch (const nlohmann::json::exception& error) {
+    throw std::invalid_argument(std::string("recipe: ") + error.what());
+  }
+}
+
+std::string Hash(const Recipe& recipe) {
+  Json json = ToJson(recipe);
+  json.erase("checkpoint");
+  json.erase("knn");
+  return Sha256Hex(json.dump());
+}
+
+}  // namespace vicreg::recipe

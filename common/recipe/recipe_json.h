@@ -1,0 +1,24 @@
+#pragma once
+
+// Recipe <-> canonical JSON (fixed key order, shortest round-trip numbers). Its SHA-256 names the experiment. Plain types only.
+
+#include <string>
+#include <string_view>
+
+#include "common/recipe/recipe.h"
+
+namespace vicreg::recipe {
+
+std::string Serialize(const Recipe& recipe);
+
+// Throws std::invalid_argument naming what is missing or wrong.
+Recipe Deserialize(std::string_view json);
+
+const char* Name(Convention convention);
+const char* Name(LossForm form);
+const char* Name(OptimizerKind kind);
+
+// SHA-256 of Serialize without what does not change the trained weights (how many checkpoints are kept, when kNN is measured).
+std::string Hash(const Recipe& recipe);
+
+}  // namespace vicreg::recipe

@@ -1,0 +1,394 @@
+#include "common/recipe/resolve.h"
+
+#include <algorithm>
+#include <set>
+
+#include "common/recipe/recipe_json.h"
+
+namespace vicreg::recipe {
+namespace {
+
+using spec::Problem;
+
+// vicreg demo: Fashion-MNIST sized images on CPUs in about two minutes.
+constexpr char kDemoCpu[] = R"(
+encoder: {name: tiny}
+expander: [1024, 1024, 1024]
+loss: {objective: vicreg, convention: authors, lambda: 25, mu: 25, nu: 1, form: auto}
+batch_size: 256
+length: {steps: 300}
+optimizer: {name: adamw, lr: 1.0e-3, weight_decay: 1.0e-4}
+augmentation: {preset: cifar, size: 28}
+checkpoint: {every: 100 steps, keep: 3}
+evaluation: {knn: {every: 100 steps, k: 20, temperature: 0.07}}
+)";
+
+const std::vector<std::string> kPresets = {"demo-cpu"};
+
+std::string Suggest(const std::string& found, const std::vector<std::string>& known) {
+  std::string all;
+  for (const std::string& name : known) all += (all.empty() ? "" : ", ") + name;
+  const std::string nearest = spec::Nearest(found, known);
+  return "unknown name \"" + found + "\"; expected one of " + all + (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?");
+}
+
+// Collects problems while it resolves; every Check names the field, the limit, what was found and what to do.
+class Resolver {
+ public:
+  explicit Resolver(const v1::JobSpec& given) : given_(given) {}
+
+  std::vector<Problem> problems;
+  Resolved out;
+
+  void Run() {
+    ApplyPreset();
+    FillDefaults();
+    Scheduling();
+    DataAndViews();
+    Network();
+    Objective();
+    Lengths();
+    Optimizer();
+    Evaluation();
+    if (problems.empty()) {
+      out.hash = Hash(out.recipe);
+      Warn();
+    }
+  }
+
+ private:
+  v1::JobSpec& s() { return out.spec; }
+
+  void Bad(const std::string& field, const std::string& text) { problems.push_back({{}, field, text}); }
+
+  template <typename T>
+  bool Range(const std::string& field, T value, T low, T high, const std::string& why = "") {
+    if (value >= low && value <= high) return true;
+    std::string number = std::to_string(value), least = std::to_string(low), most = std::to_string(high);
+    Bad(field, "found " + number + "; expected " + least + " to " + most + (why.empty() ? "" : ": " + why));
+    return false;
+  }
+
+  void CheckName(const std::string& field, const std::string& name) {
+    const bool fine = !name.empty() && name.size() <= 63 && std::all_of(name.begin(), name.end(), [](char c) {
+      return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
+    });
+    if (!fine) Bad(field, "found \"" + name.substr(0, 80) + "\"; expected 1 to 63 of a-z, 0-9 and -");
+  }
+
+  // Optimizer keys belong together: a job that names its own optimizer does not inherit the preset's rate.
+  void ApplyPreset() {
+    if (given_.preset().empty()) {
+      s() = given_;
+      return;
+    }
+    if (given_.preset() != "demo-cpu") {
+      Bad("preset", Suggest(given_.preset(), kPresets));
+      s() = given_;
+      return;
+    }
+    s() = *spec::ParseJob(kDemoCpu, "preset demo-cpu");
+    if (given_.expander_size() > 0) s().clear_expander();
+    if (given_.has_length()) s().clear_length();
+    if (given_.has_optimizer() && !given_.optimizer().name().empty()) s().clear_optimizer();
+    if (given_.checkpoint().has_every()) s().mutable_checkpoint()->clear_every();
+    if (given_.evaluation().knn().has_every()) s().mutable_evaluation()->mutable_knn()->clear_every();
+    s().MergeFrom(given_);
+  }
+
+  void FillDefaults() {
+    v1::JobSpec& j = s();
+    if (j.project().empty()) j.set_project("default");
+    if (j.queue().empty()) j.set_queue("default");
+    if (!j.has_seed()) j.set_seed(1);
+    if (!j.has_world_size()) {
+      j.mutable_world_size()->set_min(1);
+      j.mutable_world_size()->set_max(1);
+    }
+    if (j.device() == v1::DEVICE_UNSPECIFIED) j.set_device(v1::DEVICE_CPU);
+    v1::DataSpec& data = *j.mutable_data();
+    if (data.format() == v1::DATA_FORMAT_UNSPECIFIED) data.set_format(v1::DATA_FORMAT_IDX);
+    if (data.split() == v1::DATA_SPLIT_UNSPECIFIED) data.set_split(v1::DATA_SPLIT_TRAIN);
+    if (data.channels() == 0) data.set_channels(1);
+    v1::EncoderSpec& encoder = *j.mutable_encoder();
+    if (encoder.name().empty()) encoder.set_name("resnet18");
+    if (encoder.name() == "resnet18") {
+      if (encoder.stem() == v1::STEM_UNSPECIFIED) encoder.set_stem(v1::STEM_SMALL);
+      if (encoder.width() == 0) encoder.set_width(64);
+    }
+    v1::LossSpec& loss = *j.mutable_loss();
+    if (loss.objective() == v1::OBJECTIVE_UNSPECIFIED) loss.set_objective(v1::OBJECTIVE_VICREG);
+    if (loss.convention() == v1::CONVENTION_UNSPECIFIED) loss.set_convention(v1::CONVENTION_AUTHORS);
+    if (!loss.has_lambda()) loss.set_lambda(25);
+    if (!loss.has_mu()) loss.set_mu(25);
+    if (!loss.has_nu()) loss.set_nu(1);
+    if (loss.form() == v1::LOSS_FORM_UNSPECIFIED) loss.set_form(v1::LOSS_FORM_AUTO);
+    v1::OptimizerSpec& optimizer = *j.mutable_optimizer();
+    if (optimizer.name() == "adamw" && !optimizer.has_weight_decay()) optimizer.set_weight_decay(1e-4);
+    if (optimizer.name() == "lars" && !optimizer.has_weight_decay()) optimizer.set_weight_decay(1e-6);
+    v1::AugmentationSpec& views = *j.mutable_augmentation();
+    if (views.preset().empty()) views.set_preset("cifar");
+    if (views.size() == 0) views.set_size(32);
+    if (j.precision() == v1::PRECISION_UNSPECIFIED) j.set_precision(v1::PRECISION_FP32);
+    v1::CheckpointSpec& checkpoint = *j.mutable_checkpoint();
+    if (!checkpoint.has_every()) checkpoint.mutable_every()->set_steps(100);
+    if (checkpoint.keep() == 0) checkpoint.set_keep(3);
+    if (j.evaluation().has_knn()) {
+      v1::KnnSpec& knn = *j.mutable_evaluation()->mutable_knn();
+      if (!knn.has_every()) knn.mutable_every()->set_epochs(1);
+      if (knn.k() == 0) knn.set_k(20);
+      if (!knn.has_temperature()) knn.set_temperature(0.07);
+    }
+    if (!j.restart().has_charges()) j.mutable_restart()->set_charges(3);
+    if (!j.schedule().has_final()) j.mutable_schedule()->set_final(0);
+  }
+
+  void Scheduling() {
+    CheckName("name", s().name());
+    CheckName("project", s().project());
+    CheckName("queue", s().queue());
+    Range("priority", s().priority(), -1000, 1000);
+    const v1::WorldSize& world = s().world_size();
+    const bool sized = Range("world_size", world.min(), 1, 4096);
+    if (world.max() != world.min()) {
+      Bad("world_size", "found min " + std::to_string(world.min()) + " and max " + std::to_string(world.max()) +
+                            "; elastic sizes are not offered yet: give one number");
+    }
+    if (Range<std::int64_t>("batch_size", s().batch_size(), 2, 1048576, "variance needs at least two rows") && sized &&
+        world.min() > s().batch_size()) {
+      Bad("world_size", "found " + std::to_string(world.min()) + " ranks for a global batch of " + std::to_string(s().batch_size()) +
+                            " rows; expected at most one rank per row: lower world_size or raise batch_size");
+    }
+    Range("restart.charges", s().restart().charges(), 0, 100);
+    out.recipe.seed = s().seed();
+    out.recipe.batch_size = s().batch_size();
+  }
+
+  void CheckPath(const std::string& path) {
+    if (path.empty()) return;
+    bool fine = path.size() <= 512 && path.front() != '/' && path.back() != '/';
+    std::size_t start = 0;
+    while (fine && start <= path.size()) {
+      const std::size_t end = std::min(path.find('/', start), path.size());
+      const std::string part = path.substr(start, end - start);
+      fine = !part.empty() && part != "." && part != ".." &&
+             part.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == std::string::npos;
+      start = end + 1;
+    }
+    if (!fine) {
+      Bad("data.path", "found \"" + path.substr(0, 80) + "\"; expected a relative path of at most 512 bytes, its parts of A-Z a-z 0-9 . _ - and never ..");
+    }
+  }
+
+  void DataAndViews() {
+    const v1::DataSpec& data = s().data();
+    if (data.root().empty()) {
+      Bad("data.root", "missing; expected the name of a data root a worker offers (--data-root NAME=PATH)");
+    } else {
+      CheckName("data.root", data.root());
+    }
+    CheckPath(data.path());
+    Range<std::int64_t>("data.limit", data.limit(), 0, std::int64_t{1} << 40);
+    if (data.channels() != 1) Bad("data.channels", "found " + std::to_string(data.channels()) + "; format idx holds 1 channel: write channels: 1");
+    if (data.limit() > 0 && data.limit() < s().batch_size()) {
+      Bad("data.limit", "found " + std::to_string(data.limit()) + " samples for a batch of " + std::to_string(s().batch_size()) +
+                            "; expected at least one whole batch: raise it or lower batch_size");
+    }
+    const v1::AugmentationSpec& views = s().augmentation();
+    static const std::vector<std::string> kViews = {"cifar", "none"};
+    if (std::find(kViews.begin(), kViews.end(), views.preset()) == kViews.end()) Bad("augmentation.preset", Suggest(views.preset(), kViews));
+    Range("augmentation.size", views.size(), 8, 512);
+    out.recipe.data = {data.root(), data.path(), data.split() == v1::DATA_SPLIT_TRAIN ? "train" : "test", data.limit(), data.channels()};
+    out.recipe.augmentation = {views.preset(), views.size()};
+  }
+
+  void Network() {
+    const v1::EncoderSpec& encoder = s().encoder();
+    static const std::vector<std::string> kEncoders = {"tiny", "resnet18"};
+    if (std::find(kEncoders.begin(), kEncoders.end(), encoder.name()) == kEncoders.end()) {
+      Bad("encoder.name", Suggest(encoder.name(), kEncoders));
+    } else if (encoder.name() == "tiny") {
+      if (encoder.stem() != v1::STEM_UNSPECIFIED) Bad("encoder.stem", "tiny has no stem to choose: remove the key, or use resnet18");
+      if (encoder.width() != 0) Bad("encoder.width", "tiny has no width to choose: remove the key, or use resnet18");
+    } else {
+      Range("encoder.width", encoder.width(), 8, 512);
+      if (encoder.stem() == v1::STEM_STANDARD && s().augmentation().size() < 32) {
+        Bad("encoder.stem", "the standard stem shrinks " + std::to_string(s().augmentation().size()) +
+                                "-pixel views to less than one position; expected views of 32 pixels or more: use stem: small");
+      }
+    }
+    if (s().expander_size() == 0) Bad("expander", "missing; expected 1 to 16 layer widths, such as [1024, 1024, 1024]");
+    if (s().expander_size() > 16) Bad("expander", "found " + std::to_string(s().expander_size()) + " layers; expected at most 16");
+    for (int i = 0; i < s().expander_size(); ++i) {
+      Range<std::int64_t>("expander[" + std::to_string(i) + "]", s().expander(i), 1, 65536);
+      out.recipe.expander.push_back(s().expander(i));
+    }
+    out.recipe.encoder = {encoder.name(), encoder.stem() == v1::STEM_STANDARD ? Stem::kStandard : Stem::kSmall,
+                          encoder.width() == 0 ? 64 : encoder.width()};
+    if (s().device() == v1::DEVICE_GPU) Bad("device", "this build trains on CPU slots only: write device: cpu");
+  }
+
+  void Objective() {
+    const v1::LossSpec& loss = s().loss();
+    const auto coefficient = [&](const char* field, double value) {
+      if (!(value >= 0 && value <= 1e12)) Bad(field, "found " + std::to_string(value) + "; expected a number from 0 to 1e12");
+    };
+    coefficient("loss.lambda", loss.lambda());
+    coefficient("loss.mu", loss.mu());
+    coefficient("loss.nu", loss.nu());
+    Loss& out_loss = out.recipe.loss;
+    out_loss.lambda_ = loss.lambda();
+    // vicreg: the published code halves mu by averaging both views' hinge, the paper does not, VICRegL halves nu as well.
+    switch (loss.convention()) {
+      case v1::CONVENTION_PAPER:
+        out_loss.convention = Convention::kPaper;
+        out_loss.mu_per_view = loss.mu();
+        out_loss.nu_per_view = loss.nu();
+        break;
+      case v1::CONVENTION_VICREGL:
+        out_loss.convention = Convention::kVicregl;
+        out_loss.mu_per_view = loss.mu() / 2;
+        out_loss.nu_per_view = loss.nu() / 2;
+        break;
+      default:
+        out_loss.convention = Convention::kAuthors;
+        out_loss.mu_per_view = loss.mu() / 2;
+        out_loss.nu_per_view = loss.nu();
+    }
+    out_loss.form = loss.form() == v1::LOSS_FORM_GRAM         ? LossForm::kGram
+                    : loss.form() == v1::LOSS_FORM_COVARIANCE ? LossForm::kCovariance
+                                                              : LossForm::kAuto;
+  }
+
+  Length CheckLength(const std::string& field, const v1::Length& length, std::int64_t least) {
+    if (length.unit_case() == v1::Length::kEpochs) {
+      if (!(length.epochs() > 0 && length.epochs() <= 1e6)) Bad(field, "found " + std::to_string(length.epochs()) + " epochs; expected more than 0, at most 1000000");
+      return {0, length.epochs()};
+    }
+    Range<std::int64_t>(field, length.steps(), least, std::int64_t{1} << 40);
+    return {length.steps(), 0};
+  }
+
+  void Lengths() {
+    if (s().length().unit_case() == v1::Length::UNIT_NOT_SET) {
+      Bad("length", "missing; expected {steps: 300} or {epochs: 100}");
+    } else {
+      out.recipe.length = CheckLength("length", s().length(), 1);
+    }
+    v1::Length& warmup = *s().mutable_schedule()->mutable_warmup();
+    if (warmup.unit_case() == v1::Length::UNIT_NOT_SET) {
+      if (out.recipe.length.epochs > 0) {
+        warmup.set_epochs(out.recipe.length.epochs / 10);
+      } else {
+        warmup.set_steps(out.recipe.length.steps / 10);
+      }
+    }
+    out.recipe.schedule.warmup = CheckLength("schedule.warmup", warmup, 0);
+    if (warmup.unit_case() == v1::Length::kSteps && out.recipe.length.epochs <= 0 && warmup.steps() > out.recipe.length.steps) {
+      Bad("schedule.warmup", "found " + std::to_string(warmup.steps()) + " steps for a training of " + std::to_string(out.recipe.length.steps) +
+                                 "; expected no more: shorten it");
+    }
+    const double last = s().schedule().final();
+    if (!(last >= 0 && last <= 1)) Bad("schedule.final", "found " + std::to_string(last) + "; expected a fraction of the peak, 0 to 1");
+    out.recipe.schedule.final_fraction = last;
+    out.recipe.checkpoint_every = CheckLength("checkpoint.every", s().checkpoint().every(), 1);
+    Range("checkpoint.keep", s().checkpoint().keep(), 2, 1000, "the newest and one to fall back on");
+    out.recipe.checkpoint_keep = s().checkpoint().keep();
+  }
+
+  void Optimizer() {
+    const v1::OptimizerSpec& optimizer = s().optimizer();
+    static const std::vector<std::string> kOptimizers = {"adamw", "lars"};
+    const auto rate = [&](const char* field, bool has, double value) {
+      if (!has) {
+        Bad(std::string("optimizer.") + field, std::string("missing; ") + optimizer.name() + " needs it");
+      } else if (!(value > 0)) {
+        Bad(std::string("optimizer.") + field, "found " + std::to_string(value) + "; expected more than 0");
+      }
+    };
+    if (optimizer.name().empty()) {
+      Bad("optimizer.name", "missing; expected adamw or lars");
+    } else if (std::find(kOptimizers.begin(), kOptimizers.end(), optimizer.name()) == kOptimizers.end()) {
+      Bad("optimizer.name", Suggest(optimizer.name(), kOptimizers));
+    } else if (optimizer.name() == "adamw") {
+      rate("lr", optimizer.has_lr(), optimizer.lr());
+      if (optimizer.has_base_lr()) Bad("optimizer.base_lr", "adamw takes its rate as it is: write lr instead");
+      out.recipe.optimizer = {OptimizerKind::kAdamW, optimizer.lr(), optimizer.weight_decay()};
+    } else {
+      rate("base_lr", optimizer.has_base_lr(), optimizer.base_lr());
+      if (optimizer.has_lr()) Bad("optimizer.lr", "lars scales its rate with the batch: write base_lr instead");
+      out.recipe.optimizer = {OptimizerKind::kLars, optimizer.base_lr() * static_cast<double>(s().batch_size()) / 256, optimizer.weight_decay()};
+    }
+    if (!(optimizer.weight_decay() >= 0)) Bad("optimizer.weight_decay", "found " + std::to_string(optimizer.weight_decay()) + "; expected 0 or more");
+  }
+
+  void Evaluation() {
+    if (!s().evaluation().has_knn()) return;
+    const v1::KnnSpec& knn = s().evaluation().knn();
+    out.recipe.knn.enabled = true;
+    out.recipe.knn.every = CheckLength("evaluation.knn.every", knn.every(), 1);
+    Range("evaluation.knn.k", knn.k(), 1, 1000);
+    if (!(knn.temperature() > 0)) Bad("evaluation.knn.temperature", "found " + std::to_string(knn.temperature()) + "; expected more than 0");
+    out.recipe.knn.k = knn.k();
+    out.recipe.knn.temperature = knn.temperature();
+  }
+
+  void Warn() {
+    const v1::LossSpec& loss = s().loss();
+    const auto warn = [&](const std::string& text) { out.warnings.push_back(text); };
+    if (loss.lambda() == 0 || loss.mu() == 0 || loss.nu() == 0) {
+      warn("a loss coefficient is 0: without invariance views stay unrelated, without variance embeddings collapse, without covariance "
+           "dimensions repeat each other");
+    }
+    if (loss.nu() >= loss.mu()) warn("nu >= mu: the covariance term can pull the spread to zero faster than the variance term holds it");
+    if (loss.lambda() != loss.mu()) warn("lambda != mu: the published results use equal weights for invariance and variance");
+    if (s().batch_size() < 128) {
+      warn("batch_size " + std::to_string(s().batch_size()) + " is small: the covariance term is then mostly sampling noise (published results start at 128)");
+    }
+    if (s().batch_size() % s().world_size().min() != 0) {
+      warn("batch_size " + std::to_string(s().batch_size()) + " does not divide by " + std::to_string(s().world_size().min()) +
+           " ranks: exact all the same, but the largest rank sets the pace");
+    }
+  }
+
+  const v1::JobSpec& given_;
+};
+
+}  // namespace
+
+absl::StatusOr<Resolved> Resolve(const v1::JobSpec& spec) {
+  Resolver resolver(spec);
+  resolver.Run();
+  if (resolver.problems.empty()) return std::move(resolver.out);
+  std::string text;
+  for (const Problem& p : resolver.problems) text += (text.empty() ? "" : "\n") + p.field + ": " + p.text;
+  return absl::InvalidArgumentError(text);
+}
+
+absl::StatusOr<Resolved> ResolveText(std::string_view text, const std::string& filename, const std::vector<std::string>& sets) {
+  spec::Parsed parsed = spec::ParseJobWithMarks(text, sets);
+  Resolver resolver(parsed.spec);
+  resolver.Run();
+  std::vector<Problem> problems = parsed.problems;
+  std::set<std::string> said;
+  for (const Problem& p : problems) said.insert(p.field);
+  for (Problem p : resolver.problems) {
+    // A value that could not be read is not also missing, nor is anything of a file that is no YAML at all.
+    if (said.count(p.field) != 0 || (parsed.marks.empty() && !parsed.problems.empty())) continue;
+    // The nearest thing that stands in the file: the field, or what it belongs to.
+    for (std::string path = p.field; !path.empty(); path = path.substr(0, path.find_last_of('.') == std::string::npos ? 0 : path.find_last_of('.'))) {
+      if (const auto mark = parsed.marks.find(path); mark != parsed.marks.end()) {
+        p.mark = mark->second;
+        break;
+      }
+    }
+    problems.push_back(std::move(p));
+  }
+  if (problems.empty()) return std::move(resolver.out);
+  std::stable_sort(problems.begin(), problems.end(), [](const Problem& a, const Problem& b) {
+    return std::pair(a.mark.line, a.mark.column) < std::pair(b.mark.line, b.mark.column);
+  });
+  return absl::InvalidArgumentError(spec::Format(problems, filename));
+}
+
+}  // namespace vicreg::recipe
