@@ -1,0 +1,43 @@
+#pragma once
+
+// The ranks of one attempt, as the objective and SyncBN see them. Collectives are called by every rank in the same order, from
+// one thread at a time; a peer that died or a timeout is an exception. A group of one does nothing and needs no backend.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+
+#include "worker/train/distributed/process_group.h"
+
+namespace vicreg::train {
+
+class Group {
+ public:
+  Group() = default;  // of one
+  Group(std::shared_ptr<ProcessGroupHandle> handle, int rank, int size);
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+
+  // [W, shape...] in rank order; every rank passes the same shape and dtype.
+  at::Tensor AllGather(const at::Tensor& mine);
+  // Sum over ranks, the same bits on every rank. In place; contiguous.
+  void AllReduceSum(at::Tensor& tensor);
+
+  // Counted for tests and explanations: calls, and payload bytes this rank passed in.
+  std::int64_t collectives() const { return collectives_; }
+  std::int64_t bytes() const { return bytes_; }
+
+  // Null for a group of one.
+  const std::shared_ptr<ProcessGroupHandle>& handle() const { return handle_; }
+
+ private:
+  void Count(const at::Tensor& tensor);
+
+  std::shared_ptr<ProcessGroupHandle> handle_;
+  int rank_ = 0, size_ = 1;
+  std::int64_t collectives_ = 0, bytes_ = 0;
+};
+
+}  // namespace vicreg::train

@@ -1,0 +1,49 @@
+#include "worker/train/model/parameters.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+
+#include "common/files.h"
+
+namespace vicreg::train {
+namespace {
+
+// The first 60 bits of SHA-256("seed/name"): positive, and unrelated for neighbouring seeds.
+at::Generator GeneratorFor(std::uint64_t seed, const std::string& name) {
+  const std::string digest = Sha256Hex(std::to_string(seed) + "/" + name);
+  return at::make_generator<at::CPUGeneratorImpl>(std::stoull(digest.substr(0, 15), nullptr, 16));
+}
+
+}  // namespace
+
+at::Tensor Parameters::Train(const std::string& name, const at::Tensor& value) {
+  // Drawn in fp32 for any dtype, so that a double-precision network starts from the same weights.
+  at::Tensor tensor = value.to(dtype_).set_requires_grad(true);
+  trained_.push_back({name, tensor});
+  all_.push_back({name, tensor});
+  return tensor;
+}
+
+at::Tensor Parameters::Normal(const std::string& name, at::IntArrayRef shape, double deviation) {
+  return Train(name, at::empty(shape, at::kFloat).normal_(0, deviation, GeneratorFor(seed_, name)));
+}
+
+at::Tensor Parameters::Uniform(const std::string& name, at::IntArrayRef shape, double bound) {
+  return Train(name, at::empty(shape, at::kFloat).uniform_(-bound, bound, GeneratorFor(seed_, name)));
+}
+
+at::Tensor Parameters::Constant(const std::string& name, at::IntArrayRef shape, double value) {
+  return Train(name, at::full(shape, value, at::kFloat));
+}
+
+at::Tensor Parameters::Buffer(const std::string& name, at::IntArrayRef shape, double value) {
+  all_.push_back({name, at::full(shape, value, at::TensorOptions().dtype(dtype_))});
+  return all_.back().value;
+}
+
+at::Tensor Parameters::Counter(const std::string& name) {
+  all_.push_back({name, at::zeros({}, at::kLong)});
+  return all_.back().value;
+}
+
+}  // namespace vicreg::train
