@@ -7,11 +7,11 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <stdexcept>
 #include <string>
 
 #include "common/recipe/recipe.h"
 #include "worker/train/distributed/key_value_store.h"
+#include "worker/train/error.h"
 
 namespace vicreg::train {
 
@@ -39,7 +39,8 @@ struct CheckpointInfo {
 class Observer {
  public:
   virtual ~Observer() = default;
-  virtual void OnConnected(std::int64_t resume_step) = 0;  // rendezvous done, data open, model built
+  // Rendezvous done, data open, model built.
+  virtual void OnConnected(std::int64_t resume_step, std::int64_t total_steps) = 0;
   virtual void OnStepping(std::int64_t step) = 0;          // every rank, after its first finished step
   virtual void OnRow(const StepRow& row) = 0;              // rank 0, every step, in order
   virtual void OnCheckpoint(const CheckpointInfo& info) = 0;  // rank 0; files are durable
@@ -67,17 +68,6 @@ struct RankContext {
   int threads = 1;            // cores this rank may use: OpenMP and loader threads
   std::optional<ResumePoint> resume;
   std::shared_ptr<KeyValueStore> store;  // rendezvous; may be null when world_size is 1
-};
-
-// Same names as vicreg.v1.ExitReason.
-enum class ExitReason { kCompleted, kStopped, kConfig, kData, kFingerprint, kNoValidCheckpoint, kNumeric, kMismatch,
-                        kRendezvous, kCollective, kStorage, kInternal };
-
-// How training code ends a rank: thrown anywhere below Run, caught there.
-class RankError : public std::runtime_error {
- public:
-  RankError(ExitReason reason, const std::string& what) : std::runtime_error(what), reason(reason) {}
-  const ExitReason reason;
 };
 
 struct Outcome {

@@ -1,0 +1,26 @@
+#pragma once
+
+// Every random number of the data path is a pure function of (seed, epoch, sample, view, operation, draw): Philox4x32-10
+// (Salmon et al., 2011) with key = seed. So no generator state exists, and threads, ranks and restarts cannot matter.
+
+#include <cstdint>
+
+namespace vicreg::train {
+
+// Append-only: a number that changes its meaning changes every experiment.
+enum class Operation : std::uint8_t { kOrder = 0, kCrop = 1, kFlip = 2, kBrightness = 3, kContrast = 4, kShift = 5 };
+
+struct DrawKey {
+  std::uint64_t seed = 0;
+  std::uint32_t epoch = 0;
+  std::uint64_t sample = 0;
+  std::uint8_t view = 0;
+};
+
+// Uniform in [0, 1), 32 bits fine.
+double Uniform(const DrawKey& key, Operation operation, std::uint16_t draw);
+
+// Uniform integer in [0, n), n >= 1.
+std::uint64_t Below(const DrawKey& key, Operation operation, std::uint16_t draw, std::uint64_t n);
+
+}  // namespace vicreg::train

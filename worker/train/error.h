@@ -1,0 +1,21 @@
+#pragma once
+
+// How training code ends a rank. No torch.
+
+#include <stdexcept>
+#include <string>
+
+namespace vicreg::train {
+
+// Same names as vicreg.v1.ExitReason.
+enum class ExitReason { kCompleted, kStopped, kConfig, kData, kFingerprint, kNoValidCheckpoint, kNumeric, kMismatch,
+                        kRendezvous, kCollective, kStorage, kInternal };
+
+// Thrown anywhere below Run (trainer.h), caught there.
+class RankError : public std::runtime_error {
+ public:
+  RankError(ExitReason reason, const std::string& what) : std::runtime_error(what), reason(reason) {}
+  const ExitReason reason;
+};
+
+}  // namespace vicreg::train

@@ -1,0 +1,251 @@
+#include "worker/train/trainer.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <deque>
+
+#include "common/recipe/recipe_json.h"
+#include "worker/train/checkpoint/checkpoint.h"
+#include "worker/train/data/loader.h"
+#include "worker/train/distributed/gradient_reducer.h"
+#include "worker/train/eval/knn.h"
+#include "worker/train/model/network.h"
+#include "worker/train/objective/vicreg.h"
+#include "worker/train/optim/optimizer.h"
+
+namespace vicreg::train {
+namespace {
+
+using Steady = std::chrono::steady_clock;
+
+constexpr std::uint32_t kMaxQueries = 2000;  // test images used for the online kNN
+
+double Seconds(Steady::time_point from, Steady::time_point to) { return std::chrono::duration<double>(to - from).count(); }
+
+// One rank's run. `phase` and `step` say where it is when something throws.
+class Training {
+ public:
+  Training(const recipe::Recipe& recipe, const RankContext& context, const StopFlag& stop, Observer& observer)
+      : recipe_(recipe), context_(context), stop_(stop), observer_(observer) {}
+
+  std::string phase = "setup";
+  std::int64_t step = 0;  // finished updates
+
+  Outcome Go() {
+    Open();
+    observer_.OnConnected(step, total_steps_);
+    while (step < total_steps_) {
+      if (StopAgreed()) {
+        if (step > last_checkpoint_) Checkpoint();
+        return {ExitReason::kStopped, "stopped after step " + std::to_string(step), step};
+      }
+      Step();
+    }
+    if (step > last_checkpoint_) Checkpoint();
+    Export();
+    return {ExitReason::kCompleted, "finished " + std::to_string(step) + " steps", step};
+  }
+
+ private:
+  bool lead() const { return group_.rank() == 0; }
+
+  void Open() {
+    phase = "data";
+    images_ = ReadIdx(context_.data_root, recipe_.data.path, recipe_.data.split, recipe_.data.limit);
+    if (recipe_.knn.enabled) OpenQueries();
+    phase = "rendezvous";
+    if (context_.world_size > 1) {
+      ProcessGroupOptions options;
+      options.rank = context_.rank;
+      options.world_size = context_.world_size;
+      group_ = Group(MakeProcessGroup(context_.store, options), context_.rank, context_.world_size);
+    }
+    phase = "setup";
+    network_ = std::make_unique<Network>(recipe_);
+    optimizer_ = MakeOptimizer(recipe_.optimizer, network_->parameters().trained());
+    std::vector<at::Tensor> parameters;
+    for (const NamedTensor& p : network_->parameters().trained()) parameters.push_back(p.value);
+    reducer_ = std::make_unique<GradientReducer>(parameters, group_);
+    total_steps_ = recipe::InSteps(recipe_.length, images_.count, recipe_.batch_size, 1);
+    warmup_ = recipe::InSteps(recipe_.schedule.warmup, images_.count, recipe_.batch_size, 0);
+    checkpoint_every_ = recipe::InSteps(recipe_.checkpoint_every, images_.count, recipe_.batch_size, 1);
+    knn_every_ = recipe::InSteps(recipe_.knn.every, images_.count, recipe_.batch_size, 1);
+    if (context_.resume) {
+      phase = "resume";
+      LoadCheckpoint(context_.artifact_root, context_.resume->path, context_.resume->hash, context_.resume->step, context_.recipe_hash,
+                     network_->parameters().all(), optimizer_->State());
+      step = last_checkpoint_ = context_.resume->step;
+      observer_.OnLog("resumed from " + context_.resume->path);
+    }
+    LoaderOptions options;
+    options.seed = recipe_.seed;
+    options.batch_size = recipe_.batch_size;
+    options.rank = context_.rank;
+    options.world_size = context_.world_size;
+    options.threads = std::max(context_.threads - 1, 1);
+    options.first_step = step;
+    options.view = OptionsFor(recipe_.augmentation.preset, recipe_.augmentation.size);
+    loader_ = std::make_unique<Loader>(images_, options);
+    last_row_ = Steady::now();
+  }
+
+  void OpenQueries() {
+    if (images_.labels.empty()) throw RankError(ExitReason::kData, "evaluation.knn needs labels, and the training images have none: remove evaluation.knn");
+    queries_ = ReadIdx(context_.data_root, recipe_.data.path, "test", kMaxQueries);
+    if (queries_.labels.empty()) throw RankError(ExitReason::kData, "evaluation.knn needs labels, and the test images have none: remove evaluation.knn");
+  }
+
+  // All ranks stop after the same step: one tiny all-gather of the wish.
+  bool StopAgreed() {
+    phase = "control";
+    const at::Tensor wish = at::full({1}, stop_.requested.load() ? 1 : 0, at::TensorOptions().dtype(at::kLong));
+    return group_.AllGather(wish).max().item<std::int64_t>() != 0;
+  }
+
+  void Step() {
+    const auto begin = Steady::now();
+    phase = "data";
+    Batch batch = loader_->Next();
+    const std::int64_t side = recipe_.augmentation.size;
+    const at::Tensor images = at::from_blob(batch.views.data(), {2 * batch.rows, recipe_.data.channels, side, side}, at::kFloat);
+
+    phase = "forward";
+    const at::Tensor embeddings = network_->Forward(images, 2, group_);
+    const auto views = embeddings.chunk(2);
+    const VicregWeights weights{recipe_.loss.lambda_, recipe_.loss.mu_per_view, recipe_.loss.nu_per_view};
+    // The reducer averages over W ranks.
+    const VicregResult result = VicregLoss(views[0], views[1], weights, recipe_.loss.form, group_, group_.size());
+    if (!result.terms.nonfinite_term.empty()) Numeric(result.terms.nonfinite_term + " term");
+
+    phase = "backward";
+    optimizer_->ZeroGrad();
+    reducer_->Prepare(result.loss);
+    result.loss.backward();
+    double square = 0;
+    for (const NamedTensor& p : network_->parameters().trained()) square += p.value.grad().square().sum(at::kDouble).item<double>();
+    // After reduction the gradient is the same on every rank, so all of them decide alike.
+    if (!std::isfinite(square)) Numeric("gradient");
+
+    phase = "optimizer";
+    const double rate = LearningRate(step, total_steps_, warmup_, recipe_.optimizer.peak_lr, recipe_.schedule.final_fraction);
+    optimizer_->Step(rate, step + 1);
+    ++step;
+    if (!stepping_) {
+      stepping_ = true;
+      observer_.OnStepping(step);
+    }
+    const auto end = Steady::now();
+    StepRow row = Row(result.terms, std::sqrt(square), rate, Seconds(begin, end));
+    if (recipe_.knn.enabled && (step % knn_every_ == 0 || step == total_steps_)) row.knn_accuracy = Knn();
+    if (lead()) {
+      observer_.OnRow(row);
+    }
+    if (step % checkpoint_every_ == 0) Checkpoint();
+  }
+
+  [[noreturn]] void Numeric(const std::string& what) {
+    throw RankError(ExitReason::kNumeric, what + " is not finite at step " + std::to_string(step + 1) + "; no rank took the step: lower the learning rate");
+  }
+
+  StepRow Row(const VicregTerms& t, double grad_norm, double rate, double seconds) {
+    StepRow row;
+    row.step = step;
+    row.epoch = static_cast<double>(step) / static_cast<double>(loader_->steps_per_epoch());
+    row.loss = t.loss;
+    row.invariance = t.invariance;
+    row.variance = t.variance;
+    row.covariance = t.covariance;
+    row.invariance_weighted = t.invariance_weighted;
+    row.variance_weighted = t.variance_weighted;
+    row.covariance_weighted = t.covariance_weighted;
+    row.z_std_mean = t.z_std_mean;
+    row.z_std_min = t.z_std_min;
+    row.z_std_below = t.z_std_below;
+    row.grad_norm = grad_norm;
+    row.learning_rate = rate;
+    row.covariance_noise_floor = t.covariance_noise_floor;
+    row.mismatch = t.mismatch;
+    row.step_seconds = seconds;
+    const auto now = Steady::now();
+    row.images_per_second = static_cast<double>(recipe_.batch_size) / std::max(Seconds(last_row_, now), 1e-9);
+    last_row_ = now;
+    row.time_us = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+    return row;
+  }
+
+  double Knn() {
+    phase = "evaluation";
+    const at::Tensor bank = Represent(*network_, images_, recipe_.augmentation.size, group_);
+    const at::Tensor queries = Represent(*network_, queries_, recipe_.augmentation.size, group_);
+    const double accuracy = KnnAccuracy(bank, images_.labels, queries, queries_.labels, recipe_.knn.k, recipe_.knn.temperature);
+    observer_.OnLog("step " + std::to_string(step) + ": " + std::to_string(recipe_.knn.k) + "-NN accuracy " + std::to_string(accuracy));
+    last_row_ = Steady::now();  // the rate is the steps' alone
+    return accuracy;
+  }
+
+  CheckpointId Id() const { return {context_.project, context_.job_id, context_.attempt, step, context_.recipe_hash}; }
+
+  void Checkpoint() {
+    phase = "checkpoint";
+    last_checkpoint_ = step;
+    if (!lead()) return;
+    const SavedCheckpoint saved = SaveCheckpoint(context_.artifact_root, Id(), network_->parameters().all(), optimizer_->State());
+    observer_.OnCheckpoint({step, saved.path, saved.hash, saved.bytes});
+    // Only this attempt's own older ones; the one it resumed from stays until the coordinator no longer needs it.
+    written_.push_back(saved.path);
+    while (written_.size() > static_cast<std::size_t>(recipe_.checkpoint_keep)) {
+      RemoveCheckpoint(context_.artifact_root, written_.front());
+      written_.pop_front();
+    }
+  }
+
+  void Export() {
+    phase = "export";
+    if (!lead()) return;
+    observer_.OnExport(SaveExport(context_.artifact_root, Id(), network_->parameters().all(), recipe::Serialize(recipe_)));
+  }
+
+  const recipe::Recipe& recipe_;
+  const RankContext& context_;
+  const StopFlag& stop_;
+  Observer& observer_;
+
+  ImageSet images_, queries_;
+  Group group_;
+  std::unique_ptr<Network> network_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<GradientReducer> reducer_;
+  std::unique_ptr<Loader> loader_;
+  std::int64_t total_steps_ = 0, warmup_ = 0, checkpoint_every_ = 1, knn_every_ = 1, last_checkpoint_ = 0;
+  bool stepping_ = false;
+  std::deque<std::string> written_;
+  Steady::time_point last_row_;
+};
+
+}  // namespace
+
+Outcome Run(const recipe::Recipe& recipe, const RankContext& context, const StopFlag& stop, Observer& observer) {
+  at::set_num_threads(std::max(context.threads, 1));
+  Training training(recipe, context, stop, observer);
+  const auto where = [&] { return " (rank " + std::to_string(context.rank) + ", step " + std::to_string(training.step) + ", " + training.phase + ")"; };
+  try {
+    return training.Go();
+  } catch (const RankError& error) {
+    return {error.reason, error.what() + where(), training.step};
+  } catch (const std::exception& error) {
+    std::string text = error.what();
+    text = text.substr(0, text.find('\n'));  // torch appends a stack trace
+    const ExitReason reason = training.phase == "rendezvous" ? ExitReason::kRendezvous
+                              // Every torch call between ranks is a collective of gloo's; its message says so.
+                              : text.find("gloo") != std::string::npos || text.find("Connection closed") != std::string::npos ? ExitReason::kCollective
+                                                                                                                                : ExitReason::kInternal;
+    return {reason, text + where(), training.step};
+  }
+}
+
+}  // namespace vicreg::train
