@@ -1,0 +1,91 @@
+#include "coordinator/core/restart.h"
+
+#include <algorithm>
+
+namespace vicreg::core {
+namespace {
+
+enum class Class { kFinal, kUser, kInfrastructure };
+
+Class ClassOf(ExitReason reason) {
+  switch (reason) {
+    case ExitReason::kConfig:
+    case ExitReason::kData:
+    case ExitReason::kFingerprint:
+    case ExitReason::kNoValidCheckpoint:
+    case ExitReason::kNumeric:
+    case ExitReason::kMismatch:
+      return Class::kFinal;
+    case ExitReason::kRendezvous:
+    case ExitReason::kCollective:
+    case ExitReason::kStorage:
+    case ExitReason::kDevice:
+    case ExitReason::kStartFailed:
+    case ExitReason::kLost:
+    case ExitReason::kAborted:
+    case ExitReason::kFenced:
+    case ExitReason::kStopped:
+    case ExitReason::kCancelled:
+      return Class::kInfrastructure;
+    default:
+      return Class::kUser;
+  }
+}
+
+Reason FinalReason(ExitReason reason) {
+  switch (reason) {
+    case ExitReason::kConfig: return Reason::kConfig;
+    case ExitReason::kData: return Reason::kData;
+    case ExitReason::kFingerprint: return Reason::kFingerprint;
+    case ExitReason::kNoValidCheckpoint: return Reason::kNoValidCheckpoint;
+    case ExitReason::kNumeric: return Reason::kNumeric;
+    default: return Reason::kInternal;
+  }
+}
+
+// Lower explains more: a signal explains the peers' broken collectives, not the other way round.
+int Precedence(ExitReason reason) {
+  switch (reason) {
+    case ExitReason::kCompleted: return 100;
+    case ExitReason::kAborted: return 90;
+    case ExitReason::kStopped:
+    case ExitReason::kCancelled: return 85;
+    case ExitReason::kCollective:
+    case ExitReason::kRendezvous: return 50;
+    case ExitReason::kLost: return 40;
+    default: return ClassOf(reason) == Class::kFinal ? 0 : 10;
+  }
+}
+
+}  // namespace
+
+AttemptEnd CauseOf(const std::vector<Rank>& ranks) {
+  const Rank* first = nullptr;
+  for (const Rank& rank : ranks) {
+    if (first == nullptr || Precedence(rank.exit_reason) < Precedence(first->exit_reason)) first = &rank;
+  }
+  if (first == nullptr) return {};
+  return {first->exit_reason, first->rank,
+          "rank " + std::to_string(first->rank) + " on " + first->node + " ended with " + Name(first->exit_reason) +
+              (first->exit_message.empty() ? "" : ": " + first->exit_message)};
+}
+
+NextMove DecideAfterEnd(const Job& job, const AttemptEnd& end, std::int64_t newest_step, const Options& options) {
+  if (end.reason == ExitReason::kCompleted) return {NextMove::Kind::kSucceed, Reason::kCompleted, {}, job.charges, "every rank finished its steps"};
+  const Class blame = ClassOf(end.reason);
+  if (blame == Class::kFinal) return {NextMove::Kind::kFail, FinalReason(end.reason), {}, job.charges, end.what};
+  int charges = newest_step > job.resumed_step ? 0 : job.charges;
+  if (blame == Class::kUser) ++charges;
+  if (charges > 0 && charges >= job.max_charges) {
+    return {NextMove::Kind::kFail, Reason::kCrashLoop, {}, charges,
+            "crash loop: " + end.what + "; " + std::to_string(charges) + " times without a checkpoint after step " + std::to_string(job.resumed_step)};
+  }
+  auto delay = options.backoff_first;
+  for (int i = 1; i < charges && delay < options.backoff_most; ++i) delay *= 2;
+  delay = std::min(delay, options.backoff_most);
+  const Reason reason = blame == Class::kUser ? Reason::kCrash : end.reason == ExitReason::kLost ? Reason::kNodeLost : Reason::kInfra;
+  return {NextMove::Kind::kRetry, reason, delay, charges,
+          end.what + "; next attempt in " + std::to_string(delay.count()) + " ms from step " + std::to_string(newest_step)};
+}
+
+}  // namespace vicreg::core

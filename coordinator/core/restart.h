@@ -1,0 +1,32 @@
+#pragma once
+
+// What happens to a job whose attempt has ended, by the reason its ranks gave. Pure; a table test holds it.
+
+#include "coordinator/core/state.h"
+#include "coordinator/core/transaction.h"
+
+namespace vicreg::core {
+
+// First the exit that started it: the worst non-ABORTED one; peers that were aborted or lost their connection follow from it.
+struct AttemptEnd {
+  ExitReason reason = ExitReason::kNone;
+  int rank = -1;
+  std::string what;  // sentence
+};
+
+// Of settled ranks. kCompleted only when every rank completed.
+AttemptEnd CauseOf(const std::vector<Rank>& ranks);
+
+struct NextMove {
+  enum class Kind { kSucceed, kRetry, kFail } kind;
+  Reason reason;
+  std::chrono::milliseconds delay{0};
+  int charges = 0;  // of the restart budget, after this attempt
+  std::string message;
+};
+
+// `newest_step`: of the newest committed checkpoint. Progress since the attempt began forgives earlier crashes. Infrastructure ends
+// are never charged, but back off all the same.
+NextMove DecideAfterEnd(const Job& job, const AttemptEnd& end, std::int64_t newest_step, const Options& options);
+
+}  // namespace vicreg::core

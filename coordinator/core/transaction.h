@@ -1,0 +1,87 @@
+#pragma once
+
+// Decisions work on a Transaction: it reads the state as if everything decided so far in this batch were committed, collects what
+// changes, the events that say so, and the messages to send once it is durable. Nothing here happens until the shell commits.
+
+#include <functional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "coordinator/core/state.h"
+
+namespace vicreg::core {
+
+struct Options {
+  std::chrono::milliseconds suspect{5000}, lost{20000}, reservation{10000}, failover_grace{60000};
+  std::chrono::milliseconds backoff_first{1000}, backoff_most{60000};
+};
+
+// Messages to workers, by node. The shell fills in specs and resume points from the job.
+struct SendPrepare { std::string job_id; };
+struct SendLaunch { std::string job_id; };
+struct SendStop { std::string job_id; int attempt; double grace_seconds; std::string cause; };
+struct SendAbort { std::string job_id; int attempt; std::string cause; };
+struct SendAck { std::string job_id; int attempt, rank; std::int64_t sequence; bool fenced; };
+struct Message {
+  std::string node;
+  std::variant<SendPrepare, SendLaunch, SendStop, SendAbort, SendAck> what;
+};
+
+class Transaction {
+ public:
+  Transaction(const State& state, const Options& options, TimePoint now, std::int64_t wall_us) : now(now), wall_us(wall_us), options(options), state_(state),
+    next_queue_seq_(state.next_queue_seq), next_event_seq_(state.next_event_seq) {}
+
+  const TimePoint now;
+  const std::int64_t wall_us;
+  const Options& options;
+
+  const Job* FindJob(const std::string& id) const;
+  const Node* FindNode(const std::string& name) const;
+  const Request* FindRequest(const std::string& id) const;
+  // A copy to change; the job or node must exist (AddJob, AddNode make one).
+  Job& EditJob(const std::string& id);
+  Node& EditNode(const std::string& name);
+  Job& AddJob(Job job);
+  Node& AddNode(Node node);
+  void AddRequest(Request request) { requests_[request.id] = std::move(request); }
+
+  // In (queue_seq, id) order, as changed so far.
+  std::vector<const Job*> LiveJobs() const;
+  std::vector<const Node*> Nodes() const;
+
+  // Changes state, reason and sentence, and records it as one event.
+  void Move(Job& job, JobState to, Reason reason, const std::string& message, const std::string& kind, const std::string& actor);
+  // Without a change of state.
+  void Note(Job& job, Reason reason, const std::string& message, const std::string& kind, const std::string& actor);
+  // Only what people read of a waiting job; no event.
+  void Explain(Job& job, Reason reason, const std::string& message);
+  void Send(const std::string& node, decltype(Message::what) what) { messages_.push_back({node, std::move(what)}); }
+  // Tells the history that an attempt starts at `resume_step`, before its Launch is sent.
+  void BeginAttempt(const std::string& job_id) { begun_.push_back(job_id); }
+
+  bool changed() const { return !jobs_.empty() || !nodes_.empty() || !events_.empty() || !requests_.empty(); }
+  const std::map<std::string, Job>& jobs() const { return jobs_; }
+  const std::map<std::string, Node>& nodes() const { return nodes_; }
+  const std::vector<Event>& events() const { return events_; }
+  const std::map<std::string, Request>& requests() const { return requests_; }
+  const std::vector<Message>& messages() const { return messages_; }
+  const std::vector<std::string>& begun() const { return begun_; }
+  std::int64_t fenced = 0;  // messages refused in this batch
+
+  // Makes it true in memory; call after the commit.
+  void ApplyTo(State& state);
+
+ private:
+  const State& state_;
+  std::map<std::string, Job> jobs_;
+  std::map<std::string, Node> nodes_;
+  std::map<std::string, Request> requests_;
+  std::vector<Event> events_;
+  std::vector<Message> messages_;
+  std::vector<std::string> begun_;
+  std::int64_t next_queue_seq_, next_event_seq_;
+};
+
+}  // namespace vicreg::core
