@@ -1,0 +1,17 @@
+#pragma once
+
+// Jobs and nodes as JSON text in the store.
+
+#include <string>
+
+#include "coordinator/core/state.h"
+
+namespace vicreg::store {
+
+std::string JobRecord(const core::Job& job);
+// Throws nlohmann::json::exception for text that is not ours. `spec` is stored beside it.
+core::Job JobFromRecord(const std::string& record, const std::string& spec);
+std::string NodeRecord(const core::Node& node);
+core::Node NodeFromRecord(const std::string& record);
+
+}  // namespace vicreg::store
