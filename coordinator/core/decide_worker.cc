@@ -99,10 +99,11 @@ absl::Status Heartbeat(Transaction& tx, const std::string& name, std::int64_t in
   }
   // LOST is left by registering alone: its ranks were given up.
   if (node->state == NodeState::kLost) return absl::AbortedError("node " + name + " was lost: register again");
-  Node& edited = tx.EditNode(name);
+  const bool returned = node->state == NodeState::kSuspect;
+  Node& edited = returned ? tx.EditNode(name) : tx.TouchNode(name);
   edited.last_heard = tx.now;
   edited.last_heard_us = tx.wall_us;
-  if (edited.state == NodeState::kSuspect) {
+  if (returned) {
     edited.state = NodeState::kReady;
     edited.message = "heard again";
   }

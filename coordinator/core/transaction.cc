@@ -45,7 +45,14 @@ const Job* Transaction::FindJob(const std::string& id) const { return Find(jobs_
 const Node* Transaction::FindNode(const std::string& name) const { return Find(nodes_, state_.nodes, name); }
 const Request* Transaction::FindRequest(const std::string& id) const { return Find(requests_, state_.requests, id); }
 Job& Transaction::EditJob(const std::string& id) { return Edit(jobs_, state_.jobs, id); }
-Node& Transaction::EditNode(const std::string& name) { return Edit(nodes_, state_.nodes, name); }
+Node& Transaction::EditNode(const std::string& name) {
+  touched_.erase(name);
+  return Edit(nodes_, state_.nodes, name);
+}
+Node& Transaction::TouchNode(const std::string& name) {
+  if (nodes_.count(name) == 0) touched_.insert(name);
+  return Edit(nodes_, state_.nodes, name);
+}
 
 Job& Transaction::AddJob(Job job) {
   job.queue_seq = next_queue_seq_++;

@@ -43,6 +43,8 @@ class Transaction {
   // A copy to change; the job or node must exist (AddJob, AddNode make one).
   Job& EditJob(const std::string& id);
   Node& EditNode(const std::string& name);
+  // For what is not stored (when a node was heard): applied, never committed.
+  Node& TouchNode(const std::string& name);
   Job& AddJob(Job job);
   Node& AddNode(Node node);
   void AddRequest(Request request) { requests_[request.id] = std::move(request); }
@@ -61,7 +63,9 @@ class Transaction {
   // Tells the history that an attempt starts at `resume_step`, before its Launch is sent.
   void BeginAttempt(const std::string& job_id) { begun_.push_back(job_id); }
 
-  bool changed() const { return !jobs_.empty() || !nodes_.empty() || !events_.empty() || !requests_.empty(); }
+  // Something to commit.
+  bool changed() const { return !jobs_.empty() || nodes_.size() > touched_.size() || !events_.empty() || !requests_.empty(); }
+  bool IsTouchOnly(const std::string& node) const { return touched_.count(node) != 0; }
   const std::map<std::string, Job>& jobs() const { return jobs_; }
   const std::map<std::string, Node>& nodes() const { return nodes_; }
   const std::vector<Event>& events() const { return events_; }
@@ -77,6 +81,7 @@ class Transaction {
   const State& state_;
   std::map<std::string, Job> jobs_;
   std::map<std::string, Node> nodes_;
+  std::set<std::string> touched_;  // of nodes_: nothing to commit
   std::map<std::string, Request> requests_;
   std::vector<Event> events_;
   std::vector<Message> messages_;

@@ -200,6 +200,7 @@ absl::Status SqliteStore::Commit(const core::Transaction& transaction) {
     // After all were dropped: a slot may pass from one job to another in one batch.
     for (const auto& [id, job] : transaction.jobs()) AddClaims(database_, job);
     for (const auto& [name, node] : transaction.nodes()) {
+      if (transaction.IsTouchOnly(name)) continue;
       SQLite::Statement save(database_, "INSERT OR REPLACE INTO nodes VALUES(?,?)");
       save.bind(1, name);
       save.bind(2, NodeRecord(node));

@@ -1,0 +1,299 @@
+#include "coordinator/service/coordinator.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+#include "common/enum_names.h"
+#include "coordinator/core/attempt.h"
+
+namespace vicreg::service {
+namespace {
+
+constexpr std::size_t kMaxBatch = 64;
+constexpr std::size_t kMaxQueue = 10'000;
+constexpr auto kTimerStep = std::chrono::milliseconds(250);
+
+std::string Lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return text;
+}
+
+}  // namespace
+
+Coordinator::Coordinator(std::unique_ptr<store::SqliteStore> store, std::unique_ptr<telemetry::History> history, const Clock& clock, std::string artifact_root)
+    : store_(std::move(store)), history_(std::move(history)), clock_(clock), artifact_root_(std::move(artifact_root)) {}
+
+Coordinator::~Coordinator() {
+  {
+    const std::lock_guard lock(queue_mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+absl::Status Coordinator::Start() {
+  ASSIGN_OR_RETURN(state_, store_->Load());
+  started_ = clock_.SteadyNow();
+  core::Transaction recovery(state_, options_, started_, clock_.WallMicros());
+  core::Recover(recovery);
+  if (recovery.changed()) {
+    RETURN_IF_ERROR(store_->Commit(recovery));
+    recovery.ApplyTo(state_);
+  }
+  // The history may have missed an attempt that was committed right before a crash; it ignores what it knows.
+  for (const auto& key : state_.live) {
+    const core::Job& job = state_.jobs.at(key.second);
+    if (job.state == core::JobState::kStarting || job.state == core::JobState::kRunning) {
+      history_->BeginAttempt(job.id, job.attempt, job.resumed_step, [](const absl::Status&) {});
+    }
+  }
+  spdlog::info("term {}: {} jobs, {} of them live, {} nodes", state_.term, state_.jobs.size(), state_.live.size(), state_.nodes.size());
+  thread_ = std::thread([this] { Run(); });
+  return absl::OkStatus();
+}
+
+void Coordinator::Post(Decide decide, Done done) {
+  {
+    std::unique_lock lock(queue_mutex_);
+    if (stopping_ || queue_.size() >= kMaxQueue) {
+      const bool stopping = stopping_;
+      lock.unlock();
+      done(stopping ? absl::UnavailableError("the coordinator is stopping: retry") : absl::ResourceExhaustedError("10000 commands wait: retry later"));
+      return;
+    }
+    queue_.push_back({std::move(decide), std::move(done)});
+  }
+  wake_.notify_one();
+}
+
+void Coordinator::Run() {
+  while (true) {
+    std::vector<Command> batch;
+    {
+      std::unique_lock lock(queue_mutex_);
+      wake_.wait_for(lock, kTimerStep, [&] { return stopping_ || !queue_.empty(); });
+      while (!queue_.empty() && batch.size() < kMaxBatch) {
+        batch.push_back(std::move(queue_.front()));
+        queue_.pop_front();
+      }
+      if (stopping_ && batch.empty()) return;
+    }
+    RunBatch(std::move(batch));
+  }
+}
+
+// Only this thread writes state_, so reading it here needs no lock.
+void Coordinator::RunBatch(std::vector<Command> batch) {
+  const TimePoint now = clock_.SteadyNow();
+  core::Transaction transaction(state_, options_, now, clock_.WallMicros());
+  std::vector<absl::Status> answers;
+  for (const Command& command : batch) answers.push_back(command.decide(transaction));
+  core::OnTime(transaction, std::chrono::duration_cast<std::chrono::milliseconds>(now - started_));
+  core::Schedule(transaction);
+
+  absl::Status saved;
+  double seconds = 0;
+  if (transaction.changed()) {
+    saved = store_->Commit(transaction);
+    seconds = std::chrono::duration<double>(clock_.SteadyNow() - now).count();
+  }
+  {
+    const std::lock_guard lock(state_mutex_);
+    if (saved.ok()) transaction.ApplyTo(state_);
+    fenced_ += transaction.fenced;
+    if (transaction.changed()) {
+      ++commits_;
+      commit_seconds_ += seconds;
+      if (!saved.ok()) ++store_errors_;
+      if (degraded_ != saved) spdlog::log(saved.ok() ? spdlog::level::info : spdlog::level::err, saved.ok() ? "store works again" : std::string(saved.message()));
+      degraded_ = saved;
+    }
+  }
+  if (saved.ok()) {
+    for (const core::Event& event : transaction.events()) spdlog::info("job {} {}: {}", event.job_id, event.kind, event.message);
+    for (const std::string& id : transaction.begun()) {
+      const core::Job& job = state_.jobs.at(id);
+      history_->BeginAttempt(job.id, job.attempt, job.resumed_step, [](const absl::Status& status) {
+        if (!status.ok()) spdlog::error("metric history: {}", std::string(status.message()));
+      });
+    }
+  }
+  // Not saved: nothing was applied and nobody is told, so there is nothing to undo.
+  for (std::size_t i = 0; i < batch.size(); ++i) batch[i].done(saved.ok() ? answers[i] : saved);
+  if (saved.ok()) SendAll(transaction);
+}
+
+std::optional<v1::ConnectResponse> Coordinator::ToWire(const core::Message& message) const {
+  v1::ConnectResponse wire;
+  const auto ranks_of = [&](const core::Job& job, auto* out) {
+    for (const core::Rank& rank : job.ranks) {
+      if (rank.node != message.node) continue;
+      auto* assignment = out->add_ranks();
+      assignment->set_rank(rank.rank);
+      assignment->set_slot(rank.slot);
+    }
+  };
+  if (const auto* prepare = std::get_if<core::SendPrepare>(&message.what)) {
+    const core::Job& job = state_.jobs.at(prepare->job_id);
+    wire.mutable_prepare()->set_job_id(job.id);
+    wire.mutable_prepare()->set_attempt(job.attempt);
+    wire.mutable_prepare()->set_data_root(job.data_root);
+    ranks_of(job, wire.mutable_prepare());
+  } else if (const auto* launch = std::get_if<core::SendLaunch>(&message.what)) {
+    const core::Job& job = state_.jobs.at(launch->job_id);
+    v1::Launch& out = *wire.mutable_launch();
+    out.set_job_id(job.id);
+    out.set_attempt(job.attempt);
+    out.set_world_size(job.world_size);
+    out.set_recipe_hash(job.recipe_hash);
+    if (!out.mutable_spec()->ParseFromString(job.spec)) return std::nullopt;
+    ranks_of(job, &out);
+    if (job.resumed_step > 0) {
+      for (const core::Checkpoint& checkpoint : job.checkpoints) {
+        if (checkpoint.step != job.resumed_step) continue;
+        out.mutable_resume()->set_step(checkpoint.step);
+        out.mutable_resume()->set_path(checkpoint.path);
+        out.mutable_resume()->set_hash(checkpoint.hash);
+      }
+    }
+  } else if (const auto* stop = std::get_if<core::SendStop>(&message.what)) {
+    wire.mutable_stop()->set_job_id(stop->job_id);
+    wire.mutable_stop()->set_attempt(stop->attempt);
+    wire.mutable_stop()->set_grace_seconds(stop->grace_seconds);
+    wire.mutable_stop()->set_cause(stop->cause);
+  } else if (const auto* abort = std::get_if<core::SendAbort>(&message.what)) {
+    wire.mutable_abort()->set_job_id(abort->job_id);
+    wire.mutable_abort()->set_attempt(abort->attempt);
+    wire.mutable_abort()->set_cause(abort->cause);
+  } else if (const auto* ack = std::get_if<core::SendAck>(&message.what)) {
+    wire.mutable_ack()->set_job_id(ack->job_id);
+    wire.mutable_ack()->set_attempt(ack->attempt);
+    wire.mutable_ack()->set_rank(ack->rank);
+    wire.mutable_ack()->set_sequence(ack->sequence);
+    wire.mutable_ack()->set_fenced(ack->fenced);
+  }
+  return wire;
+}
+
+void Coordinator::SendAll(const core::Transaction& transaction) {
+  for (const core::Message& message : transaction.messages()) {
+    // A node without a stream is told when it registers again.
+    if (auto wire = ToWire(message)) SendTo(message.node, *std::move(wire));
+  }
+}
+
+std::optional<core::Job> Coordinator::FindJob(const std::string& id) const {
+  const std::lock_guard lock(state_mutex_);
+  const auto found = state_.jobs.find(id);
+  return found == state_.jobs.end() ? std::nullopt : std::optional(found->second);
+}
+
+std::vector<core::Job> Coordinator::Jobs() const {
+  std::vector<core::Job> jobs;
+  {
+    const std::lock_guard lock(state_mutex_);
+    for (const auto& [id, job] : state_.jobs) jobs.push_back(job);
+  }
+  std::sort(jobs.begin(), jobs.end(), [](const core::Job& a, const core::Job& b) { return a.queue_seq < b.queue_seq; });
+  return jobs;
+}
+
+std::vector<core::Node> Coordinator::Nodes() const {
+  const std::lock_guard lock(state_mutex_);
+  std::vector<core::Node> nodes;
+  for (const auto& [name, node] : state_.nodes) nodes.push_back(node);
+  return nodes;
+}
+
+absl::Status Coordinator::Ready() const {
+  const std::lock_guard lock(state_mutex_);
+  return degraded_;
+}
+
+void Coordinator::Attach(const std::string& node, std::shared_ptr<Session> session) {
+  std::shared_ptr<Session> before;
+  {
+    const std::lock_guard lock(sessions_mutex_);
+    before = std::exchange(sessions_[node], std::move(session));
+  }
+  if (before) before->Close(absl::AbortedError("another connection of node " + node + " took its place"));
+}
+
+void Coordinator::Detach(const std::string& node, const Session* session) {
+  std::shared_ptr<Session> gone;  // destroyed outside the lock
+  const std::lock_guard lock(sessions_mutex_);
+  const auto found = sessions_.find(node);
+  if (found == sessions_.end() || found->second.get() != session) return;
+  gone = std::move(found->second);
+  sessions_.erase(found);
+}
+
+bool Coordinator::SendTo(const std::string& node, v1::ConnectResponse message) {
+  std::shared_ptr<Session> session;
+  {
+    const std::lock_guard lock(sessions_mutex_);
+    const auto found = sessions_.find(node);
+    if (found == sessions_.end()) return false;
+    session = found->second;
+  }
+  session->Send(std::move(message));
+  return true;
+}
+
+telemetry::ClusterView Coordinator::View(int watchers) const {
+  telemetry::ClusterView view;
+  std::map<std::string, std::map<std::string, int>> used;
+  std::map<std::string, int> ranks;
+  for (const core::Job& job : Jobs()) {
+    telemetry::JobView out;
+    v1::JobSpec spec;
+    spec.ParseFromString(job.spec);
+    out.id = job.id;
+    out.name = job.name;
+    out.project = spec.project();
+    out.preset = spec.preset();
+    out.state = Lower(core::Name(job.state));
+    out.last = history_->LastRow(job.id);
+    const auto recent = history_->Recent(job.id, 100);
+    out.verdict = telemetry::Judge({recent.begin(), recent.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(recent.size(), 40))});
+    for (const auto& row : recent) out.step_seconds.push_back(row.step_seconds());
+    out.total_steps = job.total_steps;
+    out.slots_wanted = job.world_size;
+    for (const core::Rank& rank : job.ranks) {
+      if (core::IsTerminal(job.state) || rank.settled()) continue;
+      ++out.slots_running;
+      ++used[rank.node][job.slot_kind];
+      ++ranks[rank.node];
+    }
+    out.restarts = job.restarts;
+    out.checkpoint_step = job.checkpoints.empty() ? 0 : job.checkpoints.front().step;
+    out.knn = history_->LastKnn(job.id);
+    out.ended_us = job.ended_us;
+    ++view.jobs_by_state[{out.state, Lower(ShortName(static_cast<v1::Reason>(job.reason)))}];
+    view.jobs.push_back(std::move(out));
+  }
+  for (const core::Node& node : Nodes()) {
+    telemetry::WorkerView out;
+    out.name = node.name;
+    static const char* const kStates[] = {"", "joining", "ready", "suspect", "lost"};
+    out.state = kStates[static_cast<int>(node.state)];
+    out.heartbeat_seconds = static_cast<double>(node.last_heard_us) / 1e6;
+    out.slots["cpu"] = {node.cpu_slots, used[node.name]["cpu"]};
+    if (node.gpu_slots > 0) out.slots["gpu"] = {node.gpu_slots, used[node.name]["gpu"]};
+    out.ranks = ranks[node.name];
+    view.workers.push_back(std::move(out));
+  }
+  view.rows = history_->counts();
+  view.watchers = watchers;
+  const std::lock_guard lock(state_mutex_);
+  view.fenced_messages = fenced_;
+  view.commits = commits_;
+  view.commit_seconds = commit_seconds_;
+  view.store_errors = store_errors_;
+  view.store_degraded = !degraded_.ok();
+  return view;
+}
+
+}  // namespace vicreg::service

@@ -1,0 +1,108 @@
+#pragma once
+
+// The shell around core: one thread takes commands in batches, decides each on one transaction, commits once, applies in memory, replies,
+// then sends. Everything public may be called from any thread. Callbacks run on the core thread, without a lock.
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "common/clock.h"
+#include "coordinator/core/decide.h"
+#include "coordinator/store/sqlite_store.h"
+#include "coordinator/telemetry/exposition.h"
+#include "coordinator/telemetry/history.h"
+#include "vicreg/v1/jobs_service.pb.h"
+#include "vicreg/v1/worker_service.pb.h"
+
+namespace vicreg::service {
+
+// A worker's open stream. Send never blocks; Close ends the stream with a status, so that the worker registers again.
+class Session {
+ public:
+  virtual ~Session() = default;
+  virtual void Send(v1::ConnectResponse message) = 0;
+  virtual void Close(const absl::Status& why) = 0;
+};
+
+class Coordinator {
+ public:
+  // What to decide on the transaction; an error means nothing was changed.
+  using Decide = std::function<absl::Status(core::Transaction&)>;
+  using Done = std::function<void(absl::Status)>;
+
+  Coordinator(std::unique_ptr<store::SqliteStore> store, std::unique_ptr<telemetry::History> history, const Clock& clock, std::string artifact_root);
+  // Stops the core thread; nothing queued is lost that was answered.
+  ~Coordinator();
+
+  // Loads the state and begins to serve.
+  absl::Status Start();
+
+  // Bounded: RESOURCE_EXHAUSTED through `done` when 10,000 commands wait.
+  void Post(Decide decide, Done done);
+
+  std::optional<core::Job> FindJob(const std::string& id) const;
+  std::vector<core::Job> Jobs() const;  // by queue_seq
+  std::vector<core::Node> Nodes() const;
+  std::int64_t term() const { return store_->term(); }
+  const std::string& store_id() const { return store_->store_id(); }
+  // OK, or why nothing is admitted.
+  absl::Status Ready() const;
+
+  // The newest stream of a node replaces the one before, which is closed.
+  void Attach(const std::string& node, std::shared_ptr<Session> session);
+  void Detach(const std::string& node, const Session* session);
+  // False: the node has no stream.
+  bool SendTo(const std::string& node, v1::ConnectResponse message);
+
+  store::SqliteStore& store() { return *store_; }
+  telemetry::History& history() { return *history_; }
+  const std::string& artifact_root() const { return artifact_root_; }
+  const Clock& clock() const { return clock_; }
+
+  // For /metrics; `watchers` is the number of open streams.
+  telemetry::ClusterView View(int watchers) const;
+
+ private:
+  struct Command {
+    Decide decide;
+    Done done;
+  };
+
+  void Run();
+  void RunBatch(std::vector<Command> batch);
+  void SendAll(const core::Transaction& transaction);
+  std::optional<v1::ConnectResponse> ToWire(const core::Message& message) const;
+
+  const std::unique_ptr<store::SqliteStore> store_;
+  const std::unique_ptr<telemetry::History> history_;
+  const Clock& clock_;
+  const std::string artifact_root_;
+  const core::Options options_;
+  TimePoint started_;
+
+  mutable std::mutex state_mutex_;
+  core::State state_;  // written by the core thread
+  std::int64_t fenced_ = 0, commits_ = 0, store_errors_ = 0;
+  double commit_seconds_ = 0;
+  absl::Status degraded_;
+
+  std::mutex queue_mutex_;
+  std::condition_variable wake_;
+  std::deque<Command> queue_;
+  bool stopping_ = false;
+
+  std::mutex sessions_mutex_;
+  std::map<std::string, std::shared_ptr<Session>> sessions_;
+
+  std::thread thread_;
+};
+
+}  // namespace vicreg::service

@@ -1,0 +1,98 @@
+#include "coordinator/service/wire.h"
+
+#include <algorithm>
+
+namespace vicreg::service {
+
+v1::Job ToWire(const core::Job& job, const telemetry::History& history) {
+  v1::Job out;
+  out.set_id(job.id);
+  out.mutable_spec()->ParseFromString(job.spec);
+  out.set_recipe_hash(job.recipe_hash);
+  out.set_state(static_cast<v1::JobState>(job.state));
+  out.set_reason(static_cast<v1::Reason>(job.reason));
+  out.set_message(job.message);
+  out.set_attempt(job.attempt);
+  out.set_total_steps(job.total_steps);
+  out.set_slots_want(job.world_size);
+  out.set_submitted_us(job.submitted_us);
+  out.set_started_us(job.started_us);
+  out.set_ended_us(job.ended_us);
+  out.set_charges(job.charges);
+  out.set_owner(job.owner);
+  out.set_exported(!job.export_path.empty());
+  int have = 0;
+  for (const core::Rank& rank : job.ranks) {
+    v1::RankStatus& status = *out.add_ranks();
+    status.set_rank(rank.rank);
+    status.set_node(rank.node);
+    status.set_slot(rank.slot);
+    status.set_state(core::Name(rank.state));
+    status.set_pid(rank.pid);
+    status.set_exit_reason(static_cast<v1::ExitReason>(rank.exit_reason));
+    status.set_exit_message(rank.exit_message);
+    if (!rank.settled() && job.state != core::JobState::kQueued && job.state != core::JobState::kBackoff) ++have;
+  }
+  out.set_slots_have(core::IsTerminal(job.state) ? 0 : have);
+  for (const core::Checkpoint& checkpoint : job.checkpoints) {
+    v1::Checkpoint& c = *out.add_checkpoints();
+    c.set_attempt(checkpoint.attempt);
+    c.set_step(checkpoint.step);
+    c.set_hash(checkpoint.hash);
+    c.set_bytes(checkpoint.bytes);
+  }
+  if (const auto last = history.LastRow(job.id)) {
+    *out.mutable_last_row() = *last;
+    out.set_step(last->step());
+    std::vector<double> seconds;
+    for (const v1::MetricRow& row : history.Recent(job.id, 50)) seconds.push_back(row.images_per_second());
+    std::nth_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2), seconds.end());
+    const double rate = seconds[seconds.size() / 2];
+    if (job.state == core::JobState::kRunning && rate > 0 && job.total_steps > 0) {
+      out.set_eta_seconds(static_cast<double>(job.total_steps - last->step()) * static_cast<double>(out.spec().batch_size()) / rate);
+    }
+  }
+  if (const auto knn = history.LastKnn(job.id)) out.set_knn_accuracy(*knn);
+  return out;
+}
+
+v1::WatchEventsResponse ToWire(const core::Event& event) {
+  v1::WatchEventsResponse out;
+  out.set_seq(event.seq);
+  out.set_job_seq(event.job_seq);
+  out.set_job_id(event.job_id);
+  out.set_time_us(event.time_us);
+  out.set_kind(event.kind);
+  out.set_actor(event.actor);
+  out.set_reason(static_cast<v1::Reason>(event.reason));
+  out.set_message(event.message);
+  out.set_attempt(event.attempt);
+  out.set_term(event.term);
+  return out;
+}
+
+v1::Node ToWire(const core::Node& node, const std::vector<core::Job>& jobs) {
+  v1::Node out;
+  out.set_name(node.name);
+  out.set_state(static_cast<v1::NodeState>(node.state));
+  out.set_incarnation(node.incarnation);
+  out.set_message(node.message);
+  out.set_last_heard_us(node.last_heard_us);
+  out.set_build(node.build);
+  for (const std::string& root : node.data_roots) out.add_data_roots(root);
+  for (const char* kind : {"cpu", "gpu"}) {
+    if (node.Slots(kind) == 0) continue;
+    v1::SlotCount& slots = *out.add_slots();
+    slots.set_kind(kind);
+    slots.set_total(node.Slots(kind));
+    int used = 0;
+    for (const core::Job& job : jobs) {
+      if (core::IsTerminal(job.state) || job.state == core::JobState::kQueued || job.state == core::JobState::kBackoff || job.slot_kind != kind) continue;
+      used += static_cast<int>(std::count_if(job.ranks.begin(), job.ranks.end(), [&](const core::Rank& r) { return r.node == node.name && !r.settled(); }));
+    }
+    slots.set_used(used);
+  }
+  return out;
+}
+
+}  // namespace vicreg::service

@@ -1,0 +1,322 @@
+#include "coordinator/service/worker_service.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <deque>
+
+#include "common/rpc/status.h"
+
+namespace vicreg::service {
+namespace {
+
+// Messages a worker may be behind: more, and its stream is closed (it registers again and is told afresh).
+constexpr std::size_t kMaxOutgoing = 10'000;
+
+core::Report ToReport(const v1::RankReport& wire) {
+  core::Report report;
+  report.job_id = wire.job_id();
+  report.attempt = wire.attempt();
+  report.rank = wire.rank();
+  report.sequence = wire.sequence();
+  switch (wire.what_case()) {
+    case v1::RankReport::kSpawned:
+      report.kind = core::Report::Kind::kSpawned;
+      report.pid = wire.spawned().pid();
+      break;
+    case v1::RankReport::kConnected:
+      report.kind = core::Report::Kind::kConnected;
+      report.resume_step = wire.connected().resume_step();
+      report.total_steps = wire.connected().total_steps();
+      break;
+    case v1::RankReport::kStepping:
+      report.kind = core::Report::Kind::kStepping;
+      break;
+    case v1::RankReport::kCheckpoint:
+      report.kind = core::Report::Kind::kCheckpoint;
+      report.checkpoint = {wire.attempt(), wire.checkpoint().step(), wire.checkpoint().path(), wire.checkpoint().hash(), wire.checkpoint().bytes()};
+      break;
+    case v1::RankReport::kExported:
+      report.kind = core::Report::Kind::kExported;
+      report.export_path = wire.exported().path();
+      break;
+    case v1::RankReport::kExited:
+      report.kind = core::Report::Kind::kExited;
+      report.exit_reason = static_cast<core::ExitReason>(wire.exited().reason());
+      report.exit_message = wire.exited().message().substr(0, 4096);
+      break;
+    default:
+      break;
+  }
+  return report;
+}
+
+// The gRPC reactor of one stream. It deletes itself when the call is over; others hold the Link.
+class WorkerStream;
+
+// What outlives the call: a Session that quietly drops messages once its stream is gone.
+class Link : public Session {
+ public:
+  explicit Link(WorkerStream* stream) : stream_(stream) {}
+  void Send(v1::ConnectResponse message) override;
+  void Close(const absl::Status& why) override;
+  void Cut() {
+    const std::lock_guard lock(mutex_);
+    stream_ = nullptr;
+  }
+
+ private:
+  std::mutex mutex_;
+  WorkerStream* stream_;
+};
+
+class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::ConnectResponse> {
+ public:
+  WorkerStream(Coordinator& coordinator, Rendezvous& rendezvous, LogCalls& logs, const absl::Status& admitted)
+      : coordinator_(coordinator), rendezvous_(rendezvous), logs_(logs), link_(std::make_shared<Link>(this)) {
+    if (admitted.ok()) {
+      StartRead(&incoming_);
+    } else {
+      End(admitted);
+    }
+  }
+
+  void Push(v1::ConnectResponse message) {
+    bool overflow = false;
+    {
+      const std::lock_guard lock(mutex_);
+      if (finished_) return;
+      overflow = outgoing_.size() >= kMaxOutgoing;
+      if (!overflow) {
+        outgoing_.push_back(std::move(message));
+        if (!writing_) WriteNext();
+      }
+    }
+    if (overflow) End(absl::ResourceExhaustedError("the worker is 10000 messages behind: register again"));
+  }
+
+  void End(const absl::Status& why) {
+    const std::lock_guard lock(mutex_);
+    if (finished_) return;
+    finished_ = true;
+    Finish(rpc::ToGrpc(why));
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) {
+      End(absl::OkStatus());
+      return;
+    }
+    if (node_.empty() && !incoming_.has_register_()) {
+      End(absl::FailedPreconditionError("the first message must be Register"));
+      return;
+    }
+    Handle(incoming_);
+    StartRead(&incoming_);
+  }
+
+  void OnWriteDone(bool ok) override {
+    const std::lock_guard lock(mutex_);
+    writing_ = false;
+    if (!outgoing_.empty()) outgoing_.pop_front();
+    if (ok && !finished_ && !outgoing_.empty()) WriteNext();
+  }
+
+  void OnDone() override {
+    link_->Cut();
+    if (!node_.empty()) coordinator_.Detach(node_, link_.get());
+    delete this;
+  }
+
+ private:
+  void WriteNext() {
+    writing_ = true;
+    StartWrite(&outgoing_.front());
+  }
+
+  void Handle(const v1::ConnectRequest& message) {
+    switch (message.message_case()) {
+      case v1::ConnectRequest::kRegister: OnRegister(message.register_()); break;
+      case v1::ConnectRequest::kHeartbeat: OnHeartbeat(message.heartbeat()); break;
+      case v1::ConnectRequest::kPrepared: OnPrepared(message.prepared()); break;
+      case v1::ConnectRequest::kReport: OnReport(message.report()); break;
+      case v1::ConnectRequest::kStoreCall: OnStoreCall(message.store_call()); break;
+      case v1::ConnectRequest::kLogChunk: logs_.Answer(message.log_chunk()); break;
+      default: break;
+    }
+  }
+
+  void OnRegister(const v1::Register& wire) {
+    core::Registration registration;
+    core::Node& node = registration.node;
+    node.name = wire.node();
+    node.boot_id = wire.boot_id();
+    node.build = wire.build();
+    node.incarnation = wire.incarnation();
+    node.cpu_slots = wire.cpu_slots();
+    node.gpu_slots = wire.gpu_uuids_size();
+    node.data_roots.assign(wire.data_roots().begin(), wire.data_roots().end());
+    for (const v1::HeldRank& held : wire.held()) registration.held.push_back({held.job_id(), held.attempt(), held.rank()});
+    if (node.name.empty() || node.name.size() > 253 || node.cpu_slots < 0 || node.cpu_slots > 4096 || node.data_roots.size() > 1000) {
+      End(absl::FailedPreconditionError("inventory of node \"" + node.name.substr(0, 80) + "\" makes no sense: name of 1 to 253 characters, 0 to 4096 cpu slots, at most 1000 roots"));
+      return;
+    }
+    node_ = node.name;
+    auto welcome = std::make_shared<core::Welcome>();
+    coordinator_.Post(
+        [registration, welcome](core::Transaction& tx) -> absl::Status {
+          ASSIGN_OR_RETURN(*welcome, core::Register(tx, registration));
+          return absl::OkStatus();
+        },
+        [link = link_, welcome, name = node.name, &coordinator = coordinator_, incarnation = incarnation_](const absl::Status& status) {
+          if (!status.ok()) {
+            link->Close(status);
+            return;
+          }
+          *incarnation = welcome->incarnation;
+          v1::ConnectResponse answer;
+          v1::Welcome& out = *answer.mutable_welcome();
+          out.set_term(coordinator.term());
+          out.set_incarnation(welcome->incarnation);
+          out.set_store_id(coordinator.store_id());
+          out.set_heartbeat_ms(2000);
+          for (const core::Held& held : welcome->keep) {
+            auto* keep = out.add_keep();
+            keep->set_job_id(held.job_id);
+            keep->set_attempt(held.attempt);
+            keep->set_rank(held.rank);
+          }
+          // Welcome first: the messages of this decision are sent right after.
+          link->Send(std::move(answer));
+          coordinator.Attach(name, link);
+          spdlog::info("worker {} registered, incarnation {}", name, welcome->incarnation);
+        });
+  }
+
+  void OnHeartbeat(const v1::Heartbeat& wire) {
+    coordinator_.Post([name = node_, incarnation = incarnation_](core::Transaction& tx) { return core::Heartbeat(tx, name, *incarnation); },
+                      [link = link_, sequence = wire.sequence()](const absl::Status& status) {
+                        if (!status.ok()) {
+                          link->Close(status);
+                          return;
+                        }
+                        v1::ConnectResponse answer;
+                        answer.mutable_heartbeat()->set_sequence(sequence);
+                        link->Send(std::move(answer));
+                      });
+  }
+
+  void OnPrepared(const v1::Prepared& wire) {
+    coordinator_.Post(
+        [name = node_, incarnation = incarnation_, wire](core::Transaction& tx) {
+          core::OnPrepared(tx, name, *incarnation, wire.job_id(), wire.attempt(), wire.refusal());
+          return absl::OkStatus();
+        },
+        CloseOnError());
+  }
+
+  // Rows are durable in the history before anything that follows them is committed to the control store.
+  void OnReport(const v1::RankReport& wire) {
+    if (wire.has_rows()) {
+      std::vector<v1::MetricRow> rows(wire.rows().rows().begin(), wire.rows().rows().end());
+      coordinator_.history().Append(wire.job_id(), wire.attempt(), std::move(rows), [link = link_, job = wire.job_id(), attempt = wire.attempt(), rank = wire.rank(), sequence = wire.sequence()](const absl::Status& status) {
+        if (!status.ok() && !absl::IsFailedPrecondition(status)) {
+          spdlog::error("metric history: {}", std::string(status.message()));
+          link->Close(status);  // the worker sends them again
+          return;
+        }
+        v1::ConnectResponse answer;
+        v1::ReportAck& ack = *answer.mutable_ack();
+        ack.set_job_id(job);
+        ack.set_attempt(attempt);
+        ack.set_rank(rank);
+        ack.set_sequence(sequence);
+        ack.set_fenced(!status.ok());
+        link->Send(std::move(answer));
+      });
+      return;
+    }
+    coordinator_.history().Barrier([&coordinator = coordinator_, report = ToReport(wire), name = node_, incarnation = incarnation_, close = CloseOnError()](const absl::Status& status) {
+      if (!status.ok()) {
+        close(status);
+        return;
+      }
+      coordinator.Post(
+          [=](core::Transaction& tx) {
+            core::OnReport(tx, name, *incarnation, report);
+            return absl::OkStatus();
+          },
+          close);
+    });
+  }
+
+  void OnStoreCall(const v1::StoreCall& call) {
+    const auto job = coordinator_.FindJob(call.job_id());
+    const bool current = job && job->attempt == call.attempt() && !core::IsTerminal(job->state);
+    rendezvous_.Handle(call, current, [link = link_](v1::StoreReply reply) {
+      v1::ConnectResponse answer;
+      *answer.mutable_store_reply() = std::move(reply);
+      link->Send(std::move(answer));
+    });
+  }
+
+  Coordinator::Done CloseOnError() {
+    return [link = link_](const absl::Status& status) {
+      if (!status.ok()) link->Close(status);
+    };
+  }
+
+  Coordinator& coordinator_;
+  Rendezvous& rendezvous_;
+  LogCalls& logs_;
+  const std::shared_ptr<Link> link_;
+  std::string node_;
+  // Written by the core thread when registered, read by it in later decisions.
+  const std::shared_ptr<std::int64_t> incarnation_ = std::make_shared<std::int64_t>(0);
+  v1::ConnectRequest incoming_;
+
+  std::mutex mutex_;
+  std::deque<v1::ConnectResponse> outgoing_;  // front: being written
+  bool writing_ = false, finished_ = false;
+};
+
+void Link::Send(v1::ConnectResponse message) {
+  const std::lock_guard lock(mutex_);
+  if (stream_ != nullptr) stream_->Push(std::move(message));
+}
+
+void Link::Close(const absl::Status& why) {
+  const std::lock_guard lock(mutex_);
+  if (stream_ != nullptr) stream_->End(why);
+}
+
+}  // namespace
+
+std::int64_t LogCalls::Add(Callback callback) {
+  const std::lock_guard lock(mutex_);
+  waiting_[next_] = std::move(callback);
+  return next_++;
+}
+
+void LogCalls::Answer(const v1::LogChunk& chunk) {
+  Callback callback;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = waiting_.find(chunk.call_id());
+    if (found == waiting_.end()) return;
+    callback = std::move(found->second);
+    waiting_.erase(found);
+  }
+  callback(chunk);
+}
+
+void LogCalls::Forget(std::int64_t id) {
+  const std::lock_guard lock(mutex_);
+  waiting_.erase(id);
+}
+
+grpc::ServerBidiReactor<v1::ConnectRequest, v1::ConnectResponse>* WorkerService::Connect(grpc::CallbackServerContext* context) {
+  return new WorkerStream(coordinator_, rendezvous_, logs_, gate_.Check(context, "vicreg.v1.WorkerService/Connect"));
+}
+
+}  // namespace vicreg::service
