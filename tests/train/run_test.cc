@@ -1,0 +1,176 @@
+// Goal: a run that was stopped and resumed ends with the same bits as one that was not; a run that goes wrong says where; kNN is
+// what a plain loop computes.
+// Method: whole runs of a small recipe on the committed fixture, one rank, compared by the bytes of their checkpoints.
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+
+#include "common/files.h"
+#include "worker/train/eval/knn.h"
+#include "worker/train/trainer.h"
+
+namespace vicreg::train {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+recipe::Recipe Small() {
+  recipe::Recipe recipe;
+  recipe.data.limit = 256;
+  recipe.encoder.name = "tiny";
+  recipe.expander = {32, 32, 32};
+  recipe.batch_size = 64;
+  recipe.length = {6, 0};
+  recipe.checkpoint_every = {2, 0};
+  recipe.checkpoint_keep = 2;
+  return recipe;
+}
+
+class Recorder : public Observer {
+ public:
+  void OnConnected(std::int64_t resume_step, std::int64_t) override { connected = resume_step; }
+  void OnStepping(std::int64_t) override {}
+  void OnRow(const StepRow& row) override {
+    rows.push_back(row);
+    if (stop != nullptr && row.step == stop_after) stop->requested = true;
+  }
+  void OnCheckpoint(const CheckpointInfo& info) override { checkpoints.push_back(info); }
+  void OnExport(const std::string& path) override { exported = path; }
+  void OnLog(const std::string&) override {}
+
+  std::int64_t connected = -1, stop_after = 0;
+  StopFlag* stop = nullptr;
+  std::vector<StepRow> rows;
+  std::vector<CheckpointInfo> checkpoints;
+  std::string exported;
+};
+
+class RunTest : public ::testing::Test {
+ protected:
+  RunTest() {
+    std::string pattern = (fs::temp_directory_path() / "vicreg-run-XXXXXX").string();
+    root_ = mkdtemp(pattern.data());
+  }
+  ~RunTest() override { fs::remove_all(root_); }
+
+  RankContext Context(int attempt) {
+    RankContext context;
+    context.attempt = attempt;
+    context.recipe_hash = "r";
+    context.data_root = std::string(VICREG_SOURCE_DIR) + "/tests/fixtures/fashion-mnist";
+    context.artifact_root = root_;
+    return context;
+  }
+  std::string Bytes(const CheckpointInfo& info, const std::string& name) { return *ReadFile(root_ + "/" + info.path + "/" + name); }
+
+  std::string root_;
+  StopFlag stop_;
+};
+
+TEST_F(RunTest, ResumedEqualsUninterrupted) {
+  Recorder whole, first, second;
+  ASSERT_EQ(train::Run(Small(), Context(1), stop_, whole).reason, ExitReason::kCompleted);
+  ASSERT_EQ(whole.rows.size(), 6u);
+
+  first.stop = &stop_;
+  first.stop_after = 3;
+  const Outcome stopped = train::Run(Small(), Context(2), stop_, first);
+  EXPECT_EQ(stopped.reason, ExitReason::kStopped);
+  EXPECT_EQ(stopped.step, 3);
+  ASSERT_EQ(first.checkpoints.back().step, 3);
+
+  stop_.requested = false;
+  RankContext context = Context(3);
+  context.resume = ResumePoint{3, first.checkpoints.back().path, first.checkpoints.back().hash};
+  const Outcome outcome = train::Run(Small(), context, stop_, second);
+  ASSERT_EQ(outcome.reason, ExitReason::kCompleted) << outcome.message;
+  EXPECT_EQ(second.connected, 3);
+  ASSERT_EQ(second.rows.size(), 3u);
+  EXPECT_EQ(second.rows[0].step, 4);
+  EXPECT_EQ(second.rows[2].loss, whole.rows[5].loss);
+  for (const char* name : {"model.safetensors", "optimizer.safetensors"}) {
+    EXPECT_TRUE(Bytes(whole.checkpoints.back(), name) == Bytes(second.checkpoints.back(), name)) << name << " differs";
+  }
+  EXPECT_TRUE(fs::exists(root_ + "/" + second.exported + "/encoder.safetensors"));
+}
+
+TEST_F(RunTest, KeepsTheNewestCheckpoints) {
+  Recorder recorder;
+  ASSERT_EQ(train::Run(Small(), Context(1), stop_, recorder).reason, ExitReason::kCompleted);
+  ASSERT_EQ(recorder.checkpoints.size(), 3u);
+  EXPECT_FALSE(fs::exists(root_ + "/" + recorder.checkpoints[0].path));
+  EXPECT_TRUE(fs::exists(root_ + "/" + recorder.checkpoints[1].path));
+  EXPECT_TRUE(fs::exists(root_ + "/" + recorder.checkpoints[2].path));
+}
+
+TEST_F(RunTest, NumericFailureNamesStepAndTerm) {
+  recipe::Recipe recipe = Small();
+  recipe.optimizer.peak_lr = 1e30;
+  Recorder recorder;
+  const Outcome outcome = train::Run(recipe, Context(1), stop_, recorder);
+  EXPECT_EQ(outcome.reason, ExitReason::kNumeric) << outcome.message;
+  EXPECT_THAT(outcome.message, ::testing::ContainsRegex("(invariance|variance|covariance) term is not finite at step [0-9]+|gradient is not finite at step [0-9]+"));
+  EXPECT_THAT(outcome.message, HasSubstr("rank 0"));
+}
+
+TEST_F(RunTest, MissingDataIsADataError) {
+  RankContext context = Context(1);
+  context.data_root = root_;
+  Recorder recorder;
+  const Outcome outcome = train::Run(Small(), context, stop_, recorder);
+  EXPECT_EQ(outcome.reason, ExitReason::kData);
+  EXPECT_THAT(outcome.message, HasSubstr("train-images-idx3-ubyte"));
+}
+
+TEST_F(RunTest, KnnIsMeasuredBeforeItsRow) {
+  recipe::Recipe recipe = Small();
+  recipe.knn.enabled = true;
+  recipe.knn.every = {3, 0};
+  Recorder recorder;
+  ASSERT_EQ(train::Run(recipe, Context(1), stop_, recorder).reason, ExitReason::kCompleted);
+  for (const StepRow& row : recorder.rows) EXPECT_EQ(row.knn_accuracy.has_value(), row.step % 3 == 0) << row.step;
+  EXPECT_GT(*recorder.rows.back().knn_accuracy, 0.2);  // ten classes
+}
+
+TEST(Knn, EqualsAPlainLoop) {
+  const std::int64_t m = 60, q = 300, f = 5;
+  at::Tensor bank = at::empty({m, f}, at::kFloat), queries = at::empty({q, f}, at::kFloat);
+  std::vector<std::uint8_t> bank_labels, labels;
+  const auto fill = [](at::Tensor& t, double a) {
+    float* data = t.mutable_data_ptr<float>();
+    for (std::int64_t i = 0; i < t.numel(); ++i) data[i] = static_cast<float>(std::sin(a * static_cast<double>(i + 1)));
+  };
+  fill(bank, 1.7);
+  fill(queries, 2.3);
+  for (std::int64_t i = 0; i < m; ++i) bank_labels.push_back(static_cast<std::uint8_t>(i % 3));
+  for (std::int64_t i = 0; i < q; ++i) labels.push_back(static_cast<std::uint8_t>(i % 3));
+  const float *b = bank.const_data_ptr<float>(), *x = queries.const_data_ptr<float>();
+  int right = 0;
+  for (std::int64_t i = 0; i < q; ++i) {
+    std::vector<std::pair<double, std::int64_t>> near;
+    for (std::int64_t j = 0; j < m; ++j) {
+      double dot = 0, nb = 0, nx = 0;
+      for (std::int64_t c = 0; c < f; ++c) {
+        dot += b[j * f + c] * x[i * f + c];
+        nb += b[j * f + c] * b[j * f + c];
+        nx += x[i * f + c] * x[i * f + c];
+      }
+      near.emplace_back(-dot / std::sqrt(nb * nx), j);
+    }
+    std::sort(near.begin(), near.end());
+    double votes[3] = {};
+    for (int n = 0; n < 7; ++n) votes[near[n].second % 3] += std::exp(-near[n].first / 0.07);
+    right += std::max_element(votes, votes + 3) - votes == labels[static_cast<std::size_t>(i)];
+  }
+  EXPECT_DOUBLE_EQ(KnnAccuracy(bank, bank_labels, queries, labels, 7, 0.07), right / static_cast<double>(q));
+}
+
+}  // namespace
+}  // namespace vicreg::train
