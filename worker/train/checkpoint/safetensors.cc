@@ -32,6 +32,8 @@ at::ScalarType DtypeOf(const std::string& name, const std::string& tensor) {
 
 // nlohmann keeps the last of duplicate keys; a file with two tensors of one name must be refused.
 nlohmann::ordered_json ParseHeader(const std::string& text) {
+  // nlohmann takes a zero byte for the end and would ignore what follows.
+  if (text.find('\0') != std::string::npos) throw std::invalid_argument("header holds a zero byte");
   std::vector<std::set<std::string>> keys;
   std::string duplicate;
   const auto callback = [&](int, nlohmann::ordered_json::parse_event_t event, nlohmann::ordered_json& parsed) {
