@@ -10,6 +10,8 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <utility>
+#include <vector>
 
 #include "common/files.h"
 #include "worker/train/eval/knn.h"
@@ -145,7 +147,7 @@ TEST(Knn, EqualsAPlainLoop) {
   std::vector<std::uint8_t> bank_labels, labels;
   const auto fill = [](at::Tensor& t, double a) {
     float* data = t.mutable_data_ptr<float>();
-    for (std::int64_t i = 0; i < t.numel(); ++i) data[i] = static_cast<float>(std::sin(a * static_cast<double>(i + 1)));
+    for (std::int64_t i = 0; i < t.numel(); ++i) data[i] = static_cast<float>(std::sin(a * static_cast<double>(i + 1) * static_cast<double>(i + 3)));
   };
   fill(bank, 1.7);
   fill(queries, 2.3);
@@ -167,7 +169,9 @@ TEST(Knn, EqualsAPlainLoop) {
     std::sort(near.begin(), near.end());
     double votes[3] = {};
     for (int n = 0; n < 7; ++n) votes[near[n].second % 3] += std::exp(-near[n].first / 0.07);
-    right += std::max_element(votes, votes + 3) - votes == labels[static_cast<std::size_t>(i)];
+    const auto winner = static_cast<std::uint8_t>(std::max_element(votes, votes + 3) - votes);
+    right += winner == labels[static_cast<std::size_t>(i)];
+    EXPECT_EQ(KnnAccuracy(bank, bank_labels, queries.narrow(0, i, 1), {winner}, 7, 0.07), 1) << "query " << i;
   }
   EXPECT_DOUBLE_EQ(KnnAccuracy(bank, bank_labels, queries, labels, 7, 0.07), right / static_cast<double>(q));
 }
