@@ -22,7 +22,7 @@ struct JobView {
   std::vector<double> step_seconds;  // of the last 100 steps
   int slots_wanted = 0, slots_running = 0;
   std::map<std::string, std::int64_t> restarts;
-  std::int64_t batch_size = 0, checkpoint_step = 0;
+  std::int64_t checkpoint_step = 0;
   std::optional<double> knn;
   std::int64_t ended_us = 0;  // 0: live
 };

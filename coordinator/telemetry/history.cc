@@ -1,6 +1,7 @@
 #include "coordinator/telemetry/history.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "common/files.h"
 #include "coordinator/store/sqlite_store.h"
@@ -32,6 +33,9 @@ absl::StatusOr<std::unique_ptr<History>> History::Open(const std::string& folder
     if (const std::string verdict = db.execAndGet("PRAGMA quick_check").getString(); verdict != "ok") {
       return absl::DataLossError("metric history " + path + " is damaged (" + verdict + "): move it away to start an empty one, or restore a backup");
     }
+    const int application = db.execAndGet("PRAGMA application_id").getInt();
+    const bool used = db.execAndGet("SELECT count(*) FROM sqlite_master").getInt() > 0;
+    if (used && application != kApplicationId) return absl::DataLossError("metric history " + path + " is a database of another program: the file was left as it is; choose another folder");
     const int schema = db.execAndGet("PRAGMA user_version").getInt();
     if (schema > kSchema) return absl::FailedPreconditionError("metric history " + path + " has schema " + std::to_string(schema) + ", this build reads up to 1: start the newer build");
     db.exec("PRAGMA journal_mode=WAL");
@@ -62,30 +66,36 @@ History::~History() {
 }
 
 void History::LoadTails() {
-  SQLite::Statement jobs(database_, "SELECT job, max(sequence) FROM entries GROUP BY job");
+  SQLite::Statement jobs(database_, "SELECT DISTINCT job FROM entries");
   while (jobs.executeStep()) {
-    Tail& tail = tails_[jobs.getColumn(0).getString()];
-    tail.sequence = jobs.getColumn(1).getInt64();
+    const std::string job = jobs.getColumn(0).getString();
+    tails_[job] = LoadTail(job);
   }
-  for (auto& [job, tail] : tails_) {
-    SQLite::Statement entries(database_, "SELECT attempt, step, row FROM entries WHERE job=? ORDER BY sequence");
-    entries.bind(1, job);
-    while (entries.executeStep()) {
-      const int attempt = entries.getColumn(0).getInt();
-      const std::int64_t step = entries.getColumn(1).getInt64();
-      const std::string bytes = entries.getColumn(2).getString();
-      tail.attempt = attempt;
+}
+
+// Walks back from the newest entry, over what later rollbacks hide, until there is enough to know.
+History::Tail History::LoadTail(const std::string& job_id) {
+  Tail tail;
+  std::int64_t visible = std::numeric_limits<std::int64_t>::max();  // rows above it are superseded
+  SQLite::Statement entries(database_, "SELECT sequence, attempt, step, row FROM entries WHERE job=? ORDER BY sequence DESC");
+  entries.bind(1, job_id);
+  while ((tail.recent.size() < kRecent || !tail.knn) && entries.executeStep()) {
+    const std::int64_t step = entries.getColumn(2).getInt64();
+    if (tail.sequence == 0) {
+      tail.sequence = entries.getColumn(0).getInt64();
+      tail.attempt = entries.getColumn(1).getInt();
       tail.head = step;
-      v1::MetricRow row;
-      if (bytes.empty()) {
-        while (!tail.recent.empty() && tail.recent.back().step() > step) tail.recent.pop_back();
-      } else if (row.ParseFromString(bytes)) {
-        if (row.has_knn_accuracy()) tail.knn = row.knn_accuracy();
-        tail.recent.push_back(std::move(row));
-        if (tail.recent.size() > kRecent) tail.recent.pop_front();
-      }
+    }
+    const std::string bytes = entries.getColumn(3).getString();
+    v1::MetricRow row;
+    if (bytes.empty()) {
+      visible = std::min(visible, step);
+    } else if (step <= visible && row.ParseFromString(bytes)) {
+      if (!tail.knn && row.has_knn_accuracy()) tail.knn = row.knn_accuracy();
+      if (tail.recent.size() < kRecent) tail.recent.push_front(std::move(row));
     }
   }
+  return tail;
 }
 
 void History::Append(const std::string& job_id, int attempt, std::vector<v1::MetricRow> rows, Done done) {
@@ -112,6 +122,10 @@ History::Tail& History::TailOf(const std::string& job_id, std::map<std::string, 
   return changed.emplace(job_id, tails_[job_id]).first->second;
 }
 
+absl::Status History::Fenced(const Item& item, int newest) {
+  return absl::FailedPreconditionError("attempt " + std::to_string(item.attempt) + " of job " + item.job_id + " is over; the newest is " + std::to_string(newest));
+}
+
 absl::Status History::Apply(Item& item, std::map<std::string, Tail>& changed, Counts& counts) {
   if (item.barrier) return absl::OkStatus();
   Tail& tail = TailOf(item.job_id, changed);
@@ -125,16 +139,19 @@ absl::Status History::Apply(Item& item, std::map<std::string, Tail>& changed, Co
     insert.exec();
   };
   if (item.begin_at) {
-    if (item.attempt <= tail.attempt) return absl::OkStatus();  // said before
-    tail.attempt = item.attempt;
-    tail.head = *item.begin_at;
+    if (item.attempt == tail.attempt) return absl::OkStatus();  // said before
+    if (item.attempt < tail.attempt) return Fenced(item, tail.attempt);
     write(item.attempt, *item.begin_at, "");
-    while (!tail.recent.empty() && tail.recent.back().step() > *item.begin_at) tail.recent.pop_back();
+    // Read again: a resume may go back further than the rows held in memory.
+    tail = LoadTail(item.job_id);
     return absl::OkStatus();
   }
-  if (item.attempt != tail.attempt) {
+  if (item.attempt > tail.attempt) {
+    return absl::UnavailableError("attempt " + std::to_string(item.attempt) + " of job " + item.job_id + " has not begun in the metric history yet: send its rows again");
+  }
+  if (item.attempt < tail.attempt) {
     counts.fenced += static_cast<std::int64_t>(item.rows.size());
-    return absl::FailedPreconditionError("rows of attempt " + std::to_string(item.attempt) + " of job " + item.job_id + "; the current one is " + std::to_string(tail.attempt));
+    return Fenced(item, tail.attempt);
   }
   for (v1::MetricRow& row : item.rows) {
     if (row.step() <= tail.head) {
@@ -164,6 +181,7 @@ void History::Run() {
       std::unique_lock lock(mutex_);
       changed_.wait(lock, [&] { return stopping_ || !queue_.empty(); });
       if (queue_.empty()) return;  // stopping, and all was written
+      batch.swap(owed_);
       while (!queue_.empty() && batch.size() < kBatch) {
         batch.push_back(std::move(queue_.front()));
         queue_.pop_front();
@@ -188,6 +206,13 @@ void History::Run() {
       committed = store::FromSqlite(error, "write", path_);
     }
     for (std::size_t i = 0; i < batch.size(); ++i) batch[i].done(committed.ok() ? results[i] : committed);
+    if (committed.ok()) continue;
+    // Rows are sent again by those who have them; nobody says again that an attempt began, so that goes with the next commit.
+    for (Item& item : batch) {
+      if (!item.begin_at) continue;
+      item.done = [](const absl::Status&) {};
+      owed_.push_back(std::move(item));
+    }
   }
 }
 

@@ -43,12 +43,15 @@ class History {
   ~History();
 
   // Queued in call order; `done` runs on the writer thread after the commit that includes it and all before it. FailedPrecondition: the
-  // attempt is fenced. OutOfRange: a gap. Rows are checked one by one: what came before the bad one is committed.
+  // attempt is fenced. OutOfRange: a gap. Unavailable: the attempt has not begun here yet. Rows are checked one by one: what came before
+  // the bad one is committed. A commit that fails as a whole (ResourceExhausted: disk full) stores nothing of what it held: send it again.
   void Append(const std::string& job_id, int attempt, std::vector<v1::MetricRow> rows, Done done);
+  // FailedPrecondition: a newer attempt has begun. Saying it twice is harmless. If the commit fails, the history tries again by itself.
   void BeginAttempt(const std::string& job_id, int attempt, std::int64_t resume_step, Done done);
   void Barrier(Done done);
 
-  // Any thread. Entries with sequence > after, in order; `all` also gives superseded rows and no rollbacks' effect.
+  // Any thread. Entries with sequence > after, in order. Rows that a later attempt superseded are left
+  // out unless `all`. A follower that already has some of them gets the rollback that takes them back, then the new attempt's rows.
   absl::StatusOr<std::vector<Entry>> Query(const std::string& job_id, std::int64_t after, int limit, bool all);
   // Newest row of the effective curve.
   std::optional<v1::MetricRow> LastRow(const std::string& job_id) const;
@@ -82,7 +85,9 @@ class History {
 
   explicit History(const std::string& path);
   void LoadTails();
+  Tail LoadTail(const std::string& job_id);
   void Run();
+  static absl::Status Fenced(const Item& item, int newest);
   absl::Status Apply(Item& item, std::map<std::string, Tail>& tails, Counts& counts);
   Tail& TailOf(const std::string& job_id, std::map<std::string, Tail>& changed);
 
@@ -94,6 +99,7 @@ class History {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Item> queue_;
+  std::deque<Item> owed_;  // writer only: begun attempts of a commit that failed
   std::map<std::string, Tail> tails_;
   std::uint64_t version_ = 0;
   Counts counts_;

@@ -12,9 +12,14 @@ constexpr std::size_t kWindow = 20;
 constexpr std::int64_t kGrace = 50;  // steps
 constexpr double kCollapsedStd = 0.1, kUnrelated = 0.75;
 
+// Of the newest window. A value that is not finite says nothing (mismatch is 0/0 once every embedding is the same): it is left out.
+// No value left: NaN, which no rule matches.
 double Median(const std::vector<v1::MetricRow>& rows, const std::function<double(const v1::MetricRow&)>& value) {
   std::vector<double> values;
-  for (std::size_t i = 0; i < std::min(kWindow, rows.size()); ++i) values.push_back(value(rows[i]));
+  for (std::size_t i = 0; i < std::min(kWindow, rows.size()); ++i) {
+    if (const double v = value(rows[i]); std::isfinite(v)) values.push_back(v);
+  }
+  if (values.empty()) return std::nan("");
   std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
   return values[values.size() / 2];
 }
