@@ -1,14 +1,23 @@
 #include "prometheus_text.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cstdlib>
-#include <regex>
 #include <sstream>
 
 namespace vicreg::testing {
 namespace {
 
-const std::regex kMetricName("[a-zA-Z_:][a-zA-Z0-9_:]*"), kLabelName("[a-zA-Z_][a-zA-Z0-9_]*");
+bool IsLabelName(const std::string& name) {
+  const auto fits = [](unsigned char c) { return std::isalnum(c) || c == '_'; };
+  return !name.empty() && !std::isdigit(static_cast<unsigned char>(name[0])) && std::all_of(name.begin(), name.end(), fits);
+}
+
+// As a label's, and colons.
+bool IsMetricName(std::string name) {
+  std::replace(name.begin(), name.end(), ':', '_');
+  return IsLabelName(name);
+}
 
 class Reader {
  public:
@@ -33,7 +42,7 @@ class Reader {
     std::getline(words, rest);
     if (!rest.empty()) rest.erase(0, 1);
     if (keyword != "HELP" && keyword != "TYPE") return;
-    if (!std::regex_match(name, kMetricName)) Problem("bad name in " + keyword + ": " + name);
+    if (!IsMetricName(name)) Problem("bad name in " + keyword + ": " + name);
     if (!(keyword == "HELP" ? page_.help : page_.type).emplace(name, rest).second) Problem("second " + keyword + " of " + name);
     if (sampled_.contains(name)) Problem(keyword + " of " + name + " after its samples");
     if (keyword == "TYPE" && rest != "counter" && rest != "gauge" && rest != "histogram" && rest != "summary" && rest != "untyped") Problem("bad type " + rest);
@@ -53,7 +62,7 @@ class Reader {
       const std::size_t equals = line.find('=', at);
       if (equals == std::string::npos || equals + 1 >= line.size() || line[equals + 1] != '"') return false;
       const std::string name = line.substr(at, equals - at);
-      if (!std::regex_match(name, kLabelName) || name.rfind("__", 0) == 0) Problem("bad label name " + name);
+      if (!IsLabelName(name) || name.rfind("__", 0) == 0) Problem("bad label name " + name);
       std::string value;
       for (at = equals + 2; at < line.size() && line[at] != '"'; ++at) {
         if (line[at] != '\\') {
@@ -75,7 +84,7 @@ class Reader {
     PrometheusPage::Sample sample;
     std::size_t at = std::min(line.find_first_of("{ "), line.size());
     sample.name = line.substr(0, at);
-    if (!std::regex_match(sample.name, kMetricName)) Problem("bad metric name " + sample.name);
+    if (!IsMetricName(sample.name)) Problem("bad metric name " + sample.name);
     if (at < line.size() && line[at] == '{' && !Labels(line, ++at, sample.labels)) return Problem("bad labels: " + line);
     if (at >= line.size() || line[at] != ' ') return Problem("no value: " + line);
     const std::string value = line.substr(at + 1);
