@@ -37,6 +37,9 @@ class FileLock {
   int fd_ = -1;
 };
 
+// Pid of the process that holds the lock of `path`; 0: nobody does, or there is no such file.
+int LockHolder(const std::string& path);
+
 // FailedPrecondition: another process holds it; the message names its pid. The file holds the owner's pid as text.
 absl::StatusOr<FileLock> LockFile(const std::string& path);
 

@@ -1,0 +1,214 @@
+// vicreg-rank: one rank of one attempt. Started by a worker, never by hand.
+
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <iostream>
+
+#include "common/enum_names.h"
+#include "common/log.h"
+#include "common/recipe/resolve.h"
+#include "common/version.h"
+#include "spdlog/spdlog.h"
+#include "worker/rank/link.h"
+#include "worker/train/trainer.h"
+
+namespace {
+
+using vicreg::rank::Link;
+namespace v1 = vicreg::v1;
+namespace train = vicreg::train;
+
+// How long finished work waits for a coordinator that is away (orphan grace).
+constexpr std::chrono::minutes kOrphanGrace{30};
+
+train::StopFlag stop;
+
+void OnTerm(int) { stop.requested = true; }
+
+struct Ending {
+  v1::ExitReason reason;
+  int code;
+};
+
+Ending EndingOf(train::ExitReason reason) {
+  switch (reason) {
+    case train::ExitReason::kCompleted: return {v1::EXIT_REASON_COMPLETED, 0};
+    case train::ExitReason::kStopped: return {v1::EXIT_REASON_STOPPED, 10};
+    case train::ExitReason::kConfig: return {v1::EXIT_REASON_CONFIG, 20};
+    case train::ExitReason::kData: return {v1::EXIT_REASON_DATA, 21};
+    case train::ExitReason::kFingerprint: return {v1::EXIT_REASON_FINGERPRINT, 22};
+    case train::ExitReason::kNoValidCheckpoint: return {v1::EXIT_REASON_NO_VALID_CHECKPOINT, 23};
+    case train::ExitReason::kNumeric: return {v1::EXIT_REASON_NUMERIC, 24};
+    case train::ExitReason::kMismatch: return {v1::EXIT_REASON_MISMATCH, 25};
+    case train::ExitReason::kRendezvous: return {v1::EXIT_REASON_RENDEZVOUS, 30};
+    case train::ExitReason::kCollective: return {v1::EXIT_REASON_COLLECTIVE, 31};
+    case train::ExitReason::kStorage: return {v1::EXIT_REASON_STORAGE, 32};
+    case train::ExitReason::kInternal: break;
+  }
+  return {v1::EXIT_REASON_INTERNAL, 70};
+}
+
+// Turns what the trainer tells into reports.
+class Reporter : public train::Observer {
+ public:
+  explicit Reporter(Link& link) : link_(link) {}
+
+  void OnConnected(std::int64_t resume_step, std::int64_t total_steps) override {
+    spdlog::info("all ranks met; {} of {} steps done", resume_step, total_steps);
+    v1::RankSays says;
+    says.mutable_connected()->set_resume_step(resume_step);
+    says.mutable_connected()->set_total_steps(total_steps);
+    link_.Say(std::move(says));
+  }
+  void OnStepping(std::int64_t step) override {
+    v1::RankSays says;
+    says.mutable_stepping()->set_step(step);
+    link_.Say(std::move(says));
+  }
+  void OnRow(const train::StepRow& row) override {
+    v1::RankSays says;
+    v1::MetricRow& out = *says.mutable_rows()->add_rows();
+    out.set_step(row.step);
+    out.set_epoch(row.epoch);
+    out.set_loss(row.loss);
+    out.set_invariance(row.invariance);
+    out.set_variance(row.variance);
+    out.set_covariance(row.covariance);
+    out.set_invariance_weighted(row.invariance_weighted);
+    out.set_variance_weighted(row.variance_weighted);
+    out.set_covariance_weighted(row.covariance_weighted);
+    out.set_z_std_mean(row.z_std_mean);
+    out.set_z_std_min(row.z_std_min);
+    out.set_z_std_below(row.z_std_below);
+    out.set_grad_norm(row.grad_norm);
+    out.set_learning_rate(row.learning_rate);
+    out.set_images_per_second(row.images_per_second);
+    out.set_step_seconds(row.step_seconds);
+    out.set_covariance_noise_floor(row.covariance_noise_floor);
+    out.set_mismatch(row.mismatch);
+    if (row.knn_accuracy) out.set_knn_accuracy(*row.knn_accuracy);
+    out.set_time_us(row.time_us);
+    link_.Say(std::move(says));
+  }
+  void OnCheckpoint(const train::CheckpointInfo& info) override {
+    spdlog::info("checkpoint of step {} written to {} ({} bytes)", info.step, info.path, info.bytes);
+    v1::RankSays says;
+    says.mutable_checkpoint()->set_step(info.step);
+    says.mutable_checkpoint()->set_path(info.path);
+    says.mutable_checkpoint()->set_hash(info.hash);
+    says.mutable_checkpoint()->set_bytes(info.bytes);
+    link_.Say(std::move(says));
+  }
+  void OnExport(const std::string& path) override {
+    spdlog::info("encoder exported to {}", path);
+    v1::RankSays says;
+    says.mutable_exported()->set_path(path);
+    link_.Say(std::move(says));
+  }
+  void OnLog(const std::string& line) override { spdlog::info("{}", line); }
+
+ private:
+  Link& link_;
+};
+
+[[noreturn]] void Leave(Link& link, const train::Outcome& outcome) {
+  const Ending ending = EndingOf(outcome.reason);
+  spdlog::info("{}: {}", vicreg::ShortName(ending.reason), outcome.message);
+  const bool good = outcome.reason == train::ExitReason::kCompleted || outcome.reason == train::ExitReason::kStopped;
+  // Nothing is done until it is durable; a failure has no such claim on our patience.
+  const bool committed = link.WaitForAcks(good ? std::chrono::duration_cast<std::chrono::seconds>(kOrphanGrace) : std::chrono::seconds(10));
+  if (!committed) spdlog::error("the coordinator did not confirm all reports in time");
+  v1::Exited exited;
+  exited.set_reason(ending.reason);
+  exited.set_message(outcome.message.substr(0, 4000));
+  exited.set_code(ending.code);
+  link.Leave(exited);
+  // Not exit(): a collective library's destructors may wait for peers that are gone.
+  std::cerr.flush();
+  _exit(ending.code);
+}
+
+void OnCommand(const v1::Command& command) {
+  switch (command.kind()) {
+    case v1::Command::KIND_STOP:
+      spdlog::info("asked to stop: {}", command.cause());
+      stop.requested = true;
+      break;
+    case v1::Command::KIND_ABORT:
+      spdlog::warn("ABORTED: {}", command.cause());
+      _exit(12);
+    default:
+      spdlog::warn("FENCED: {}", command.cause());
+      _exit(13);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::string folder, socket_path, job;
+  int attempt = 0, rank = 0;
+  CLI::App app("One rank of a training attempt; started by vicreg-worker.", "vicreg-rank");
+  app.add_option("--dir", folder, "State folder of the worker")->required();
+  app.add_option("--socket", socket_path, "The worker's Unix socket")->required();
+  app.add_option("--job", job, "Job id")->required();
+  app.add_option("--attempt", attempt, "Attempt number")->required();
+  app.add_option("--rank", rank, "Rank")->required();
+  app.set_version_flag("--version", vicreg::kVersion);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 20;
+  }
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  const rlimit no_core{0, 0};
+  setrlimit(RLIMIT_CORE, &no_core);
+  vicreg::InitLog("vicreg-rank");
+  signal(SIGPIPE, SIG_IGN);
+  signal(SIGTERM, OnTerm);
+  signal(SIGINT, SIG_IGN);
+
+  char secret[32];
+  if (read(3, secret, sizeof secret) != static_cast<ssize_t>(sizeof secret)) {
+    std::cerr << "vicreg-rank: no secret on descriptor 3: ranks are started by vicreg-worker; submit a job instead\n";
+    return 20;
+  }
+  close(3);
+  v1::Hello hello;
+  hello.set_job_id(job);
+  hello.set_attempt(attempt);
+  hello.set_rank(rank);
+  hello.set_pid(getpid());
+  hello.set_build(vicreg::kVersion);
+  hello.set_secret(std::string(secret, sizeof secret));
+  Link link(socket_path, hello, OnCommand);
+  const auto assignment = link.WaitForAssignment(std::chrono::seconds(60));
+  if (!assignment.ok()) {
+    std::cerr << "vicreg-rank: " << assignment.status().message() << "\n";
+    return 13;
+  }
+  const auto resolved = vicreg::recipe::Resolve(assignment->spec());
+  if (!resolved.ok()) Leave(link, {train::ExitReason::kConfig, std::string(resolved.status().message()), 0});
+  if (resolved->hash != assignment->recipe_hash()) {
+    Leave(link, {train::ExitReason::kConfig, "this build resolves the job to recipe " + resolved->hash + ", the coordinator's to " + assignment->recipe_hash() + ": use one version", 0});
+  }
+  train::RankContext context;
+  context.rank = rank;
+  context.world_size = assignment->world_size();
+  context.attempt = attempt;
+  context.job_id = job;
+  context.project = assignment->project();
+  context.recipe_hash = assignment->recipe_hash();
+  context.data_root = assignment->data_root();
+  context.artifact_root = assignment->artifact_root();
+  context.threads = assignment->threads();
+  if (assignment->has_resume()) context.resume = train::ResumePoint{assignment->resume().step(), assignment->resume().path(), assignment->resume().hash()};
+  context.store = vicreg::rank::MakeStore(link);
+  spdlog::info("job {} attempt {} rank {} of {}, {} threads", job, attempt, rank, context.world_size, context.threads);
+  Reporter reporter(link);
+  Leave(link, train::Run(resolved->recipe, context, stop, reporter));
+}
