@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "coordinator/telemetry/verdict.h"
+
 namespace vicreg::service {
 
 v1::Job ToWire(const core::Job& job, const telemetry::History& history) {
@@ -44,10 +46,14 @@ v1::Job ToWire(const core::Job& job, const telemetry::History& history) {
   if (const auto last = history.LastRow(job.id)) {
     *out.mutable_last_row() = *last;
     out.set_step(last->step());
-    std::vector<double> seconds;
-    for (const v1::MetricRow& row : history.Recent(job.id, 50)) seconds.push_back(row.images_per_second());
-    std::nth_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2), seconds.end());
-    const double rate = seconds[seconds.size() / 2];
+    const std::vector<v1::MetricRow> recent = history.Recent(job.id, 50);
+    const telemetry::Verdict verdict = telemetry::Judge(recent);
+    out.set_verdict(verdict.name);
+    out.set_verdict_message(verdict.sentence);
+    std::vector<double> rates;
+    for (const v1::MetricRow& row : recent) rates.push_back(row.images_per_second());
+    std::nth_element(rates.begin(), rates.begin() + static_cast<std::ptrdiff_t>(rates.size() / 2), rates.end());
+    const double rate = rates[rates.size() / 2];
     if (job.state == core::JobState::kRunning && rate > 0 && job.total_steps > 0) {
       out.set_eta_seconds(static_cast<double>(job.total_steps - last->step()) * static_cast<double>(out.spec().batch_size()) / rate);
     }

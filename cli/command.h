@@ -1,0 +1,49 @@
+#pragma once
+
+// What every subcommand shares. Each file of commands/ adds its subcommands to the parser; the chosen one sets `run`.
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/client.h"
+#include "common/status.h"
+
+namespace vicreg::cli {
+
+struct Cli {
+  CLI::App& app;
+  std::string coordinator = "127.0.0.1:7070";
+  bool no_headers = false, no_color = false, yes = false;
+  // Exit code, or an error that main prints and turns into one.
+  std::function<absl::StatusOr<int>()> run;
+
+  std::unique_ptr<Client> Connect() const { return std::make_unique<Client>(coordinator); }
+  bool color() const;  // of stdout
+};
+
+// `-o, --output`, one of `formats`, the first by default.
+void AddOutput(CLI::App& command, std::string& output, const std::vector<std::string>& formats);
+
+void AddDevelopment(Cli& cli);  // up, down
+void AddSubmit(Cli& cli);       // submit, validate, explain
+void AddJobs(Cli& cli);         // list, describe, cancel, export
+void AddFollow(Cli& cli);       // watch, wait
+void AddSeries(Cli& cli);       // metrics, events, logs
+void AddCluster(Cli& cli);      // node list, version
+void AddCompletion(Cli& cli);   // completion
+
+// Candidates for the last of `words`, a line each: what `vicreg __complete` prints for the shells.
+std::vector<std::string> Complete(Cli& cli, const std::vector<std::string>& words);
+// docs/reference/cli.md, from the parser itself.
+std::string Reference(const CLI::App& app);
+
+// Shared by submit --follow, watch and wait.
+// Shows the job until it has ended; its exit code.
+absl::StatusOr<int> Watch(const Cli& cli, Client& client, const std::string& id, bool quiet, double timeout_seconds);
+// What to type after Ctrl-C.
+std::string DetachHint(const std::string& id);
+
+}  // namespace vicreg::cli

@@ -1,0 +1,170 @@
+// list, describe, cancel, export: one answer each.
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <iostream>
+
+#include "cli/command.h"
+#include "cli/exit_code.h"
+#include "cli/json.h"
+#include "cli/text.h"
+#include "cli/view.h"
+#include "common/enum_names.h"
+#include "common/files.h"
+#include "common/ids.h"
+
+namespace vicreg::cli {
+namespace {
+
+std::int64_t NowUs() { return std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::system_clock::now().time_since_epoch()).count(); }
+
+struct Options {
+  std::vector<std::string> ids, states;
+  std::string output, grace = "10s", folder;
+};
+
+absl::StatusOr<int> List(const Cli& cli, const Options& options) {
+  std::vector<v1::JobState> states;
+  for (std::string name : options.states) {
+    std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::toupper(c); });
+    v1::JobState state = v1::JOB_STATE_UNSPECIFIED;
+    if (!v1::JobState_Parse("JOB_STATE_" + name, &state)) return absl::InvalidArgumentError("--state: found \"" + name + "\"; expected e.g. QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED");
+    states.push_back(state);
+  }
+  ASSIGN_OR_RETURN(const std::vector<v1::Job> jobs, cli.Connect()->List(states));
+  if (options.output == "json") {
+    nlohmann::ordered_json json = {{"version", "v1"}, {"jobs", nlohmann::ordered_json::array()}};
+    for (const v1::Job& job : jobs) json["jobs"].push_back(ToJson(job));
+    std::cout << json.dump(2) << "\n";
+    return 0;
+  }
+  if (options.output == "name") {
+    for (const v1::Job& job : jobs) std::cout << job.id() << "\n";
+    return 0;
+  }
+  std::vector<std::vector<std::string>> rows;
+  for (const v1::Job& job : jobs) rows.push_back(ListRow(job, NowUs()));
+  std::cout << Table(cli.no_headers ? std::vector<std::string>{} : ListHeader(), rows);
+  if (jobs.empty()) std::cerr << (states.empty() ? "no jobs yet: vicreg submit FILE\n" : "no jobs in this state\n");
+  return 0;
+}
+
+absl::StatusOr<int> DescribeOne(const Cli& cli, const Options& options) {
+  ASSIGN_OR_RETURN(const v1::Job job, cli.Connect()->Get(options.ids.front()));
+  std::cout << (options.output == "json" ? ToJson(job).dump(2) + "\n" : Describe(job, NowUs()));
+  return 0;
+}
+
+absl::StatusOr<int> Cancel(const Cli& cli, const Options& options) {
+  const double grace = ParseDuration(options.grace);
+  if (grace < 0 || grace > 3600) return absl::InvalidArgumentError("--grace: found \"" + options.grace + "\"; expected 0s to 1h");
+  const auto client = cli.Connect();
+  std::vector<std::string> ids;
+  for (const std::string& prefix : options.ids) {
+    ASSIGN_OR_RETURN(const std::string id, client->FullId(prefix));
+    ids.push_back(id);
+  }
+  if (!cli.yes) {
+    if (isatty(STDIN_FILENO) != 1) return absl::InvalidArgumentError("cancel ends jobs for good: add --yes where nobody can be asked");
+    std::cerr << "cancel " << ids.size() << (ids.size() == 1 ? " job" : " jobs") << "? [y/N] " << std::flush;
+    std::string answer;
+    std::getline(std::cin, answer);
+    if (answer != "y" && answer != "Y" && answer != "yes") {
+      std::cerr << "nothing was cancelled\n";
+      return 0;
+    }
+  }
+  for (const std::string& id : ids) {
+    v1::CancelJobRequest request;
+    request.set_id(id);
+    request.set_request_id(NewUuid());
+    request.set_grace_seconds(grace);
+    ASSIGN_OR_RETURN(const v1::CancelJobResponse answer, client->Call(client->jobs(), &v1::JobsService::Stub::CancelJob, request));
+    std::cout << ShortId(id) << "  " << ShortName(answer.job().state()) << "  " << Printable(answer.job().message()) << "\n";
+  }
+  return 0;
+}
+
+// Files arrive whole and are checked before they get their names.
+absl::StatusOr<int> Export(const Cli& cli, const Options& options) {
+  const auto client = cli.Connect();
+  ASSIGN_OR_RETURN(const std::string id, client->FullId(options.ids.front()));
+  RETURN_IF_ERROR(MakeFolders(options.folder));
+  v1::ExportJobRequest request;
+  request.set_id(id);
+  std::string name, sha256, bytes;
+  std::vector<std::string> written;
+  const auto finish = [&]() -> absl::Status {
+    if (name.empty()) return absl::OkStatus();
+    if (Sha256Hex(bytes) != sha256) return absl::DataLossError(name + " of job " + ShortId(id) + " arrived damaged (SHA-256 differs): run the command again");
+    const std::string path = (std::filesystem::path(options.folder) / name).string();
+    RETURN_IF_ERROR(WriteFileAtomically(path, bytes, 0644));
+    written.push_back(path + " (" + Grouped(static_cast<std::int64_t>(bytes.size())) + " bytes)");
+    bytes.clear();
+    return absl::OkStatus();
+  };
+  absl::Status failed;
+  Interrupts interrupts;
+  const absl::Status read = client->Follow<v1::ExportJobResponse>(
+      interrupts, std::nullopt,
+      [&](grpc::ClientContext* context) {
+        name.clear();
+        bytes.clear();
+        written.clear();
+        return client->jobs().ExportJob(context, request);
+      },
+      [&](const v1::ExportJobResponse& chunk) {
+        if (chunk.name() != name) {
+          if (failed = finish(); !failed.ok()) return false;
+          name = chunk.name();
+          sha256 = chunk.sha256();
+          // It becomes a path here.
+          if (name != std::filesystem::path(name).filename().string() || name == "..") failed = absl::DataLossError("the coordinator sent a file name with a folder in it");
+        }
+        bytes += chunk.data();
+        return failed.ok();
+      });
+  RETURN_IF_ERROR(failed);
+  RETURN_IF_ERROR(read);
+  RETURN_IF_ERROR(finish());
+  for (const std::string& file : written) std::cout << file << "\n";
+  return 0;
+}
+
+}  // namespace
+
+void AddJobs(Cli& cli) {
+  {
+    const auto options = std::make_shared<Options>();
+    CLI::App* command = cli.app.add_subcommand("list", "All jobs, oldest first")->alias("ls");
+    command->add_option("--state", options->states, "Only jobs in this state, repeatable")->allow_extra_args(false);
+    AddOutput(*command, options->output, {"table", "json", "name"});
+    command->callback([&cli, options] { cli.run = [&cli, options] { return List(cli, *options); }; });
+  }
+  {
+    const auto options = std::make_shared<Options>();
+    CLI::App* command = cli.app.add_subcommand("describe", "Everything about one job: state and why, progress, ranks, checkpoints")->alias("get");
+    command->add_option("ID", options->ids, "Job id or the beginning of it")->required()->expected(1);
+    AddOutput(*command, options->output, {"table", "json"});
+    command->callback([&cli, options] { cli.run = [&cli, options] { return DescribeOne(cli, *options); }; });
+  }
+  {
+    const auto options = std::make_shared<Options>();
+    CLI::App* command = cli.app.add_subcommand("cancel", "End jobs; answers when the wish is durable");
+    command->add_option("ID", options->ids, "Job ids or the beginnings of them")->required();
+    command->add_option("--grace", options->grace, "Time the ranks get to stop by themselves")->capture_default_str();
+    command->callback([&cli, options] { cli.run = [&cli, options] { return Cancel(cli, *options); }; });
+  }
+  {
+    const auto options = std::make_shared<Options>();
+    CLI::App* command = cli.app.add_subcommand("export", "Fetch the trained encoder (safetensors) and its description");
+    command->add_option("ID", options->ids, "Job id or the beginning of it")->required()->expected(1);
+    command->add_option("--to", options->folder, "Folder to write to")->required();
+    command->callback([&cli, options] { cli.run = [&cli, options] { return Export(cli, *options); }; });
+  }
+}
+
+}  // namespace vicreg::cli

@@ -1,0 +1,151 @@
+// submit, validate, explain: everything that reads a job file.
+
+#include <unistd.h>
+
+#include <iostream>
+#include <iterator>
+
+#include "cli/command.h"
+#include "cli/exit_code.h"
+#include "cli/json.h"
+#include "cli/text.h"
+#include "cli/view.h"
+#include "common/enum_names.h"
+#include "common/files.h"
+#include "common/ids.h"
+#include "common/recipe/explain.h"
+
+namespace vicreg::cli {
+namespace {
+
+struct Options {
+  std::string file, request_id, output, timeout = "0";
+  std::vector<std::string> sets;
+  bool dry_run = false, wait = false, follow = false;
+};
+
+void AddFile(CLI::App& command, Options& options) {
+  command.add_option("FILE", options.file, "Job file, YAML or JSON; - reads standard input")->required();
+  command.add_option("--set", options.sets, "field.path=value over the file's, repeatable")->allow_extra_args(false);
+}
+
+absl::StatusOr<std::string> ReadText(const std::string& file) {
+  if (file != "-") return ReadFile(file);
+  return std::string(std::istreambuf_iterator<char>(std::cin), {});
+}
+
+std::string Shown(const std::string& file) { return file == "-" ? "<stdin>" : file; }
+
+absl::StatusOr<recipe::Resolved> Load(const Options& options, std::string& text) {
+  ASSIGN_OR_RETURN(text, ReadText(options.file));
+  return recipe::ResolveText(text, Shown(options.file), options.sets);
+}
+
+// A spec's problems stand below one sentence that says what they mean.
+absl::Status Refused(const absl::Status& status, const std::string& file) {
+  if (status.code() != absl::StatusCode::kInvalidArgument) return status;
+  return absl::InvalidArgumentError("the job is refused; nothing was stored (" + Shown(file) + ")\n" + std::string(status.message()));
+}
+
+absl::StatusOr<int> Submit(const Cli& cli, Options& options) {
+  double timeout = 0;
+  if ((timeout = ParseDuration(options.timeout)) < 0) return absl::InvalidArgumentError("--timeout: found \"" + options.timeout + "\"; expected e.g. 90s, 10m, 2h");
+  if (options.request_id.empty()) options.request_id = NewUuid();
+  if (!IsUuid(options.request_id)) return absl::InvalidArgumentError("--request-id: found \"" + options.request_id + "\"; expected a lower-case UUID");
+  std::string text;
+  const auto resolved = Load(options, text);
+  if (!resolved.ok()) return Refused(resolved.status(), options.file);
+  v1::SubmitJobRequest request;
+  // As the user wrote it: presets and defaults are the coordinator's.
+  ASSIGN_OR_RETURN(*request.mutable_spec(), spec::ParseJob(text, Shown(options.file), options.sets));
+  request.set_request_id(options.request_id);
+  request.set_dry_run(options.dry_run);
+
+  const auto client = cli.Connect();
+  absl::StatusOr<v1::SubmitJobResponse> answer;
+  {
+    Interrupts interrupts;
+    // The call itself is short; what a user needs on Ctrl-C is the id with which the same submit can be repeated.
+    interrupts.Set([&] {
+      std::cerr << "\nvicreg: not acknowledged yet. To repeat this very submit without doubling it:\n  vicreg submit " << options.file << " --request-id " << options.request_id << "\n";
+      _exit(kDetached);
+    });
+    answer = client->Call(client->jobs(), &v1::JobsService::Stub::SubmitJob, request);
+  }
+  if (!answer.ok()) {
+    absl::Status status = Refused(answer.status(), options.file);
+    if (absl::IsUnavailable(status)) {
+      status = absl::UnavailableError(std::string(status.message()) + "\nThe job may or may not have been stored. To repeat this very submit without doubling it: --request-id " + options.request_id);
+    }
+    return status;
+  }
+  for (const std::string& warning : answer->warnings()) std::cerr << "warning: " << warning << "\n";
+  const v1::Job& job = answer->job();
+  if (options.output == "json") {
+    std::cout << ToJson(job).dump(2) << "\n";
+  } else if (options.dry_run) {
+    std::cout << "valid; nothing was stored (recipe " << job.recipe_hash().substr(0, 16) << ")\n";
+  } else if (options.output == "name") {
+    std::cout << job.id() << "\n";
+  } else {
+    std::cout << "job " << job.id() << " (" << job.spec().name() << ") submitted: " << ShortName(job.state()) << ", " << Printable(job.message()) << "\n";
+  }
+  std::cout.flush();
+  if (options.dry_run || (!options.wait && !options.follow)) return 0;
+  return Watch(cli, *client, job.id(), /*quiet=*/!options.follow, timeout);
+}
+
+absl::StatusOr<int> Validate(const Options& options) {
+  std::string text;
+  const auto resolved = Load(options, text);
+  if (!resolved.ok()) return absl::InvalidArgumentError("not a valid job\n" + std::string(resolved.status().message()));
+  for (const std::string& warning : resolved->warnings) std::cerr << "warning: " << warning << "\n";
+  if (options.output == "json") {
+    nlohmann::ordered_json json = {{"valid", true}, {"recipe_hash", resolved->hash}, {"warnings", resolved->warnings}};
+    std::cout << json.dump(2) << "\n";
+  } else {
+    std::cout << Shown(options.file) << ": valid, recipe " << resolved->hash.substr(0, 16) << "\n";
+  }
+  return 0;
+}
+
+absl::StatusOr<int> Explain(const Options& options) {
+  std::string text;
+  const auto resolved = Load(options, text);
+  if (!resolved.ok()) return absl::InvalidArgumentError("not a valid job\n" + std::string(resolved.status().message()));
+  std::cout << (options.output == "json" ? recipe::ExplainJson(*resolved).dump(2) + "\n" : recipe::ExplainText(*resolved));
+  return 0;
+}
+
+}  // namespace
+
+void AddSubmit(Cli& cli) {
+  {
+    const auto options = std::make_shared<Options>();
+    CLI::App* command = cli.app.add_subcommand("submit", "Submit a job; it is durable once this prints its id");
+    AddFile(*command, *options);
+    command->add_option("--request-id", options->request_id, "UUID that makes a repeated submit the same one (default: a new one)");
+    command->add_flag("--dry-run", options->dry_run, "Check everything, store nothing");
+    command->add_flag("--wait", options->wait, "Wait for the job's end; its exit code");
+    command->add_flag("--follow", options->follow, "Like --wait, showing progress");
+    command->add_option("--timeout", options->timeout, "Of --wait and --follow, e.g. 90s, 10m (default: none)");
+    AddOutput(*command, options->output, {"table", "json", "name"});
+    command->callback([&cli, options] { cli.run = [&cli, options] { return Submit(cli, *options); }; });
+  }
+  {
+    const auto options = std::make_shared<Options>();
+    CLI::App* command = cli.app.add_subcommand("validate", "Check a job file without a coordinator");
+    AddFile(*command, *options);
+    AddOutput(*command, options->output, {"table", "json"});
+    command->callback([&cli, options] { cli.run = [options] { return Validate(*options); }; });
+  }
+  {
+    const auto options = std::make_shared<Options>();
+    CLI::App* command = cli.app.add_subcommand("explain", "Show what a job file means: weights, parameters, bytes, memory, steps, warnings");
+    AddFile(*command, *options);
+    AddOutput(*command, options->output, {"table", "json"});
+    command->callback([&cli, options] { cli.run = [options] { return Explain(*options); }; });
+  }
+}
+
+}  // namespace vicreg::cli

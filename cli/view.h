@@ -1,0 +1,47 @@
+#pragma once
+
+// How a job looks to people. Pure: the clock and the terminal are the caller's.
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "vicreg/v1/cluster_service.pb.h"
+#include "vicreg/v1/jobs_service.pb.h"
+
+namespace vicreg::cli {
+
+// First 8 characters.
+std::string ShortId(const std::string& id);
+
+// Share of the steps done, 0..1; 0 while the total is unknown.
+double Done(const v1::Job& job);
+
+// Rows of `vicreg list`.
+std::vector<std::string> ListHeader();
+std::vector<std::string> ListRow(const v1::Job& job, std::int64_t now_us);
+
+std::vector<std::string> NodeHeader();
+std::vector<std::string> NodeRow(const v1::Node& node, std::int64_t now_us);
+
+// All there is to know, several paragraphs.
+std::string Describe(const v1::Job& job, std::int64_t now_us);
+
+// The picture `vicreg watch` redraws on a terminal; five lines.
+std::string Panel(const v1::Job& job, int columns);
+
+// One line: where the job stands.
+std::string ProgressLine(const v1::Job& job);
+
+// Decides which updates deserve a line where nothing can be redrawn: a new state, reason or attempt, a new accuracy, each further tenth of
+// the steps.
+class LineFilter {
+ public:
+  bool Wants(const v1::Job& job);
+
+ private:
+  std::optional<v1::Job> last_;
+  int tenth_ = -1;
+};
+
+}  // namespace vicreg::cli
