@@ -21,11 +21,12 @@ const char* RestartCause(const AttemptEnd& end) {
 }
 
 void Settle(Transaction& tx, Job& job, const std::string& actor) {
-  const AttemptEnd end = CauseOf(job.ranks);
-  if (job.cancel && end.reason != ExitReason::kCompleted) {
+  // Also when every rank completed meanwhile: an acknowledged wish is kept.
+  if (job.cancel) {
     tx.Move(job, JobState::kCancelled, Reason::kCancelRequested, "cancelled; all ranks have ended", "CANCELLED", actor);
     return;
   }
+  const AttemptEnd end = CauseOf(job.ranks);
   const std::int64_t newest = job.checkpoints.empty() ? 0 : job.checkpoints.front().step;
   const NextMove next = DecideAfterEnd(job, end, newest, tx.options);
   job.charges = next.charges;

@@ -113,7 +113,8 @@ absl::Status Heartbeat(Transaction& tx, const std::string& name, std::int64_t in
 void OnPrepared(Transaction& tx, const std::string& node, std::int64_t incarnation, const std::string& job_id, int attempt, const std::string& refusal) {
   const Job* found = tx.FindJob(job_id);
   const Node* sender = tx.FindNode(node);
-  if (found == nullptr || sender == nullptr || sender->incarnation != incarnation || found->attempt != attempt || found->state != JobState::kReserved) {
+  if (found == nullptr || sender == nullptr || sender->incarnation != incarnation || found->attempt != attempt || found->state != JobState::kReserved ||
+      NodesOf(*found).count(node) == 0) {
     ++tx.fenced;
     return;
   }
@@ -125,7 +126,7 @@ void OnPrepared(Transaction& tx, const std::string& node, std::int64_t incarnati
   job.prepared.insert(node);
   const std::set<std::string> nodes = NodesOf(job);
   if (job.prepared.size() != nodes.size()) return;
-  tx.Move(job, JobState::kStarting, Reason::kLaunching, "all " + std::to_string(nodes.size()) + " workers confirmed; starting " + std::to_string(job.world_size) + " ranks",
+  tx.Move(job, JobState::kStarting, Reason::kLaunching, (nodes.size() == 1 ? "the worker" : "all " + std::to_string(nodes.size()) + " workers") + std::string(" confirmed; starting ") + std::to_string(job.world_size) + " ranks",
           "STARTING", "worker");
   if (job.started_us == 0) job.started_us = tx.wall_us;
   tx.BeginAttempt(job.id);
@@ -138,7 +139,10 @@ void OnReport(Transaction& tx, const std::string& node, std::int64_t incarnation
   const auto position = [&](const Job& j) {
     return std::find_if(j.ranks.begin(), j.ranks.end(), [&](const Rank& r) { return r.rank == report.rank && r.node == node && r.incarnation == incarnation; });
   };
-  if (found == nullptr || found->attempt != report.attempt || position(*found) == found->ranks.end()) {
+  // Nothing was launched for a reservation, and what a rank does after it was given up is not committed.
+  const bool current = found != nullptr && found->attempt == report.attempt && found->state != JobState::kReserved &&
+                       position(*found) != found->ranks.end() && position(*found)->state != RankState::kLost;
+  if (!current) {
     ++tx.fenced;
     answer(true);
     return;
