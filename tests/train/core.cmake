@@ -1,0 +1,2 @@
+# The training core: objective, network, optimizers, ranks together.
+vicreg_test(train_objective_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/objective_test.cc LIBS vicreg_train_core)
