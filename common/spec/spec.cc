@@ -37,11 +37,13 @@ const char* KindName(const TreeNode& node) {
 }
 
 std::string Found(const TreeNode& node) {
-  return node.kind == TreeNode::Kind::kScalar ? "found \"" + node.scalar.substr(0, 60) + "\"" : std::string("found ") + KindName(node);
+  if (node.kind != TreeNode::Kind::kScalar) return std::string("found ") + KindName(node);
+  return (node.quoted ? "found the string \"" : "found \"") + node.scalar.substr(0, 60) + "\"";
 }
 
-std::optional<std::int64_t> ParseInteger(std::string_view text) {
-  std::int64_t value = 0;
+template <typename T = std::int64_t>
+std::optional<T> ParseInteger(std::string_view text) {
+  T value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
   return value;
@@ -78,9 +80,11 @@ class Walker {
         Complain(key.mark, field_path, UnknownKey(key.scalar, *message.GetDescriptor()));
         continue;
       }
-      out_.marks[field_path] = value.mark.line == 0 ? key.mark : value.mark;
-      if (value.kind == TreeNode::Kind::kNull) {
-        Complain(value.mark, field_path, "found no value; expected " + Expected(*field) + ": give one or remove the key");
+      // The parser finds out that there is no value at whatever comes next, lines below perhaps.
+      const bool nothing = value.kind == TreeNode::Kind::kNull;
+      out_.marks[field_path] = nothing || value.mark.line == 0 ? key.mark : value.mark;
+      if (nothing) {
+        Complain(key.mark, field_path, "found no value; expected " + Expected(*field) + ": give one or remove the key");
         continue;
       }
       ReadField(value, message, *field, field_path);
@@ -121,13 +125,13 @@ class Walker {
   bool ReadShorthand(const TreeNode& node, Message& message, const std::string& path) {
     if (node.kind != TreeNode::Kind::kScalar) return false;
     if (auto* world = google::protobuf::DynamicCastToGenerated<v1::WorldSize>(&message)) {
-      const auto value = ParseInteger(node.scalar);
-      if (!value || *value < INT32_MIN || *value > INT32_MAX) {
-        Complain(node.mark, path, Found(node) + "; expected a whole number of ranks, or {min: 1, max: 8}");
+      const auto value = node.quoted ? std::nullopt : ParseInteger<std::int32_t>(node.scalar);
+      if (!value) {
+        Complain(node.mark, path, Found(node) + "; expected a whole number of ranks, or {min: 1, max: 8}" + QuoteHint(node));
         return true;
       }
-      world->set_min(static_cast<int>(*value));
-      world->set_max(static_cast<int>(*value));
+      world->set_min(*value);
+      world->set_max(*value);
       return true;
     }
     if (auto* length = google::protobuf::DynamicCastToGenerated<v1::Length>(&message)) {
@@ -162,8 +166,9 @@ class Walker {
       for (std::size_t i = 0; i < node.items.size(); ++i) {
         const std::string item = path + "[" + std::to_string(i) + "]";
         out_.marks[item] = node.items[i].mark;
-        const auto value = node.items[i].kind == TreeNode::Kind::kScalar ? ParseInteger(node.items[i].scalar) : std::nullopt;
-        if (!value) Complain(node.items[i].mark, item, Found(node.items[i]) + "; expected a whole number");
+        const TreeNode& given = node.items[i];
+        const auto value = given.kind == TreeNode::Kind::kScalar && !given.quoted ? ParseInteger(given.scalar) : std::nullopt;
+        if (!value) Complain(given.mark, item, Found(given) + "; expected a whole number" + QuoteHint(given));
         reflection.AddInt64(&message, &field, value.value_or(0));
       }
       return;
@@ -173,8 +178,17 @@ class Walker {
       return;
     }
     if (node.kind != TreeNode::Kind::kScalar || !SetScalar(node, message, field)) {
-      Complain(node.mark, path, Found(node) + "; expected " + Expected(field) + EnumHint(node, field));
+      Complain(node.mark, path, Found(node) + "; expected " + Expected(field) + (IsNumber(field) ? QuoteHint(node) : EnumHint(node, field)));
     }
+  }
+
+  static bool IsNumber(const FieldDescriptor& field) {
+    return field.cpp_type() != FieldDescriptor::CPPTYPE_STRING && field.cpp_type() != FieldDescriptor::CPPTYPE_ENUM;
+  }
+
+  // For a number in quotes, the one slip that cannot be seen in what was found.
+  static std::string QuoteHint(const TreeNode& node) {
+    return node.quoted && ParseNumber(node.scalar) ? ": remove the quotes" : "";
   }
 
   static std::string EnumHint(const TreeNode& node, const FieldDescriptor& field) {
@@ -187,15 +201,15 @@ class Walker {
 
   static bool SetScalar(const TreeNode& node, Message& message, const FieldDescriptor& field) {
     const Reflection& reflection = *message.GetReflection();
+    if (node.quoted && IsNumber(field)) return false;
     switch (field.cpp_type()) {
       case FieldDescriptor::CPPTYPE_STRING:
         reflection.SetString(&message, &field, node.scalar);
         return true;
       case FieldDescriptor::CPPTYPE_INT32: {
-        const auto value = ParseInteger(node.scalar);
-        if (!value || *value < INT32_MIN || *value > INT32_MAX) return false;
-        reflection.SetInt32(&message, &field, static_cast<std::int32_t>(*value));
-        return true;
+        const auto value = ParseInteger<std::int32_t>(node.scalar);
+        if (value) reflection.SetInt32(&message, &field, *value);
+        return value.has_value();
       }
       case FieldDescriptor::CPPTYPE_INT64: {
         const auto value = ParseInteger(node.scalar);
@@ -203,10 +217,9 @@ class Walker {
         return value.has_value();
       }
       case FieldDescriptor::CPPTYPE_UINT64: {
-        const auto value = ParseInteger(node.scalar);
-        if (!value || *value < 0) return false;
-        reflection.SetUInt64(&message, &field, static_cast<std::uint64_t>(*value));
-        return true;
+        const auto value = ParseInteger<std::uint64_t>(node.scalar);
+        if (value) reflection.SetUInt64(&message, &field, *value);
+        return value.has_value();
       }
       case FieldDescriptor::CPPTYPE_DOUBLE: {
         const auto value = ParseNumber(node.scalar);
@@ -249,6 +262,7 @@ void Override(TreeNode& root, std::string_view path, TreeNode value) {
       found = node->entries.end() - 1;
     }
     if (dot == std::string_view::npos) {
+      found->first.mark = {};  // what the file says there does not count
       found->second = std::move(value);
       return;
     }
@@ -289,18 +303,22 @@ nlohmann::ordered_json FieldToJson(const Message& message, const FieldDescriptor
 Parsed ParseJobWithMarks(std::string_view text, const std::vector<std::string>& sets) {
   Parsed parsed;
   TreeNode root = ReadTree(text, parsed.problems);
+  // A document that is not YAML at all is one problem, not one per missing key.
+  if (root.kind == TreeNode::Kind::kNull && !parsed.problems.empty()) return parsed;
   for (const std::string& set : sets) {
     const std::size_t equals = set.find('=');
     if (equals == std::string::npos || equals == 0) {
       parsed.problems.push_back({{}, "", "--set " + set + ": expected field.path=value"});
       continue;
     }
-    TreeNode value = ReadTree(set.substr(equals + 1), parsed.problems);
+    const std::string field = set.substr(0, equals);
+    std::vector<Problem> problems;
+    TreeNode value = equals + 1 == set.size() ? TreeNode{} : ReadTree(set.substr(equals + 1), problems);
+    for (const Problem& p : problems) parsed.problems.push_back({{}, field, p.text});
+    if (!problems.empty()) continue;
     ClearMarks(value);
-    Override(root, std::string_view(set).substr(0, equals), std::move(value));
+    Override(root, field, std::move(value));
   }
-  // A document that is not YAML at all is one problem, not one per missing key.
-  if (root.kind == TreeNode::Kind::kNull && !parsed.problems.empty()) return parsed;
   Walker(parsed).Read(root, parsed.spec, "");
   std::stable_sort(parsed.problems.begin(), parsed.problems.end(), [](const Problem& a, const Problem& b) {
     return std::pair(a.mark.line, a.mark.column) < std::pair(b.mark.line, b.mark.column);
@@ -312,10 +330,13 @@ std::string Format(const std::vector<Problem>& problems, const std::string& file
   std::string text;
   for (const Problem& p : problems) {
     if (!text.empty()) text += '\n';
+    const std::size_t start = text.size();
     text += p.mark.line > 0 ? filename + ":" + std::to_string(p.mark.line) + ":" + std::to_string(p.mark.column) + ": "
                             : filename + ": ";
     if (!p.field.empty()) text += p.field + ": ";
     text += p.text;
+    // Whatever the file held, a problem is one line and moves no cursor.
+    std::replace_if(text.begin() + static_cast<std::ptrdiff_t>(start), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
   }
   return text;
 }

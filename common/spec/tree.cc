@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <numeric>
-#include <set>
+#include <optional>
 #include <sstream>
 
 namespace vicreg::spec {
@@ -15,6 +15,36 @@ constexpr std::size_t kMaxText = 256 * 1024;
 constexpr std::size_t kMaxString = 4096;
 constexpr std::size_t kMaxItems = 10'000;
 constexpr std::size_t kMaxDepth = 16;
+
+// Length of the UTF-8 character that `text` begins with; 0: none. Overlong forms and surrogates are none.
+std::size_t CharacterSize(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned first = byte(0);
+  if (first < 0x80) return 1;
+  const std::size_t size = first >= 0xc2 && first < 0xe0 ? 2 : first >= 0xe0 && first < 0xf0 ? 3 : first >= 0xf0 && first < 0xf5 ? 4 : 0;
+  if (size == 0 || text.size() < size) return 0;
+  for (std::size_t i = 1; i < size; ++i) {
+    if (byte(i) < 0x80 || byte(i) > 0xbf) return 0;
+  }
+  const bool fine = !(first == 0xe0 && byte(1) < 0xa0) && !(first == 0xed && byte(1) > 0x9f) && !(first == 0xf0 && byte(1) < 0x90) &&
+                    !(first == 0xf4 && byte(1) > 0x8f);
+  return fine ? size : 0;
+}
+
+// The first byte that no job file holds. yaml-cpp takes byte 4 for the end of the file, so what stands behind it would be
+// dropped without a word, and it passes on bytes that are not UTF-8, which no message can carry.
+std::optional<Problem> BadByte(std::string_view text) {
+  Mark mark{1, 1};
+  while (!text.empty()) {
+    const unsigned char c = static_cast<unsigned char>(text[0]);
+    if ((c < 0x20 && c != '\t' && c != '\n' && c != '\r') || c == 0x7f) return Problem{mark, "", "the file holds a control character: remove it"};
+    const std::size_t size = CharacterSize(text);
+    if (size == 0) return Problem{mark, "", "the text is not UTF-8: save the file in that encoding"};
+    mark = c == '\n' ? Mark{mark.line + 1, 1} : Mark{mark.line, mark.column + 1};
+    text.remove_prefix(size);
+  }
+  return std::nullopt;
+}
 
 // Builds the tree from the parser's events. What is refused is still consumed, so that later problems are found too.
 class Builder : public YAML::EventHandler {
@@ -111,6 +141,10 @@ class Builder : public YAML::EventHandler {
 TreeNode ReadTree(std::string_view text, std::vector<Problem>& problems) {
   if (text.size() > kMaxText) {
     problems.push_back({{1, 1}, "", "the job file is " + std::to_string(text.size() / 1024) + " KiB; the limit is 256 KiB: shorten it"});
+    return {};
+  }
+  if (auto bad = BadByte(text)) {
+    problems.push_back(*std::move(bad));
     return {};
   }
   try {

@@ -34,7 +34,7 @@ struct TreeNode {
 };
 
 // Reads one document. Anchors, aliases, tags, several documents, nesting over 16, more than 10,000 items, strings over 4 KiB,
-// control characters and texts over 256 KiB are problems. Duplicate keys are reported too; the first one counts.
+// control characters, bytes that are not UTF-8 and texts over 256 KiB are problems. Duplicate keys are reported too; the first one counts.
 TreeNode ReadTree(std::string_view text, std::vector<Problem>& problems);
 
 // Closest of `names` to `word` when it is likely a slip of the pen (edit distance <= 2), else "".
