@@ -10,16 +10,16 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+const char* Name(Stem stem) { return stem == Stem::kSmall ? "small" : "standard"; }
+
 Json ToJson(const Length& length) {
   if (length.epochs > 0) return {{"epochs", length.epochs}};
   return {{"steps", length.steps}};
 }
 
 Length LengthFrom(const Json& json) {
-  Length length;
-  length.steps = json.value("steps", std::int64_t{0});
-  length.epochs = json.value("epochs", 0.0);
-  return length;
+  if (json.contains("epochs")) return {0, json.at("epochs")};
+  return {json.at("steps"), 0};
 }
 
 Json ToJson(const Recipe& r) {
@@ -27,7 +27,7 @@ Json ToJson(const Recipe& r) {
       {"version", 1},
       {"seed", r.seed},
       {"data", {{"root", r.data.root}, {"path", r.data.path}, {"split", r.data.split}, {"limit", r.data.limit}, {"channels", r.data.channels}}},
-      {"encoder", {{"name", r.encoder.name}, {"stem", r.encoder.stem == Stem::kSmall ? "small" : "standard"}, {"width", r.encoder.width}}},
+      {"encoder", {{"name", r.encoder.name}, {"stem", Name(r.encoder.stem)}, {"width", r.encoder.width}}},
       {"expander", r.expander},
       {"loss", {{"convention", Name(r.loss.convention)}, {"lambda", r.loss.lambda_}, {"mu_per_view", r.loss.mu_per_view},
                 {"nu_per_view", r.loss.nu_per_view}, {"form", Name(r.loss.form)}}},
@@ -82,7 +82,7 @@ Recipe Deserialize(std::string_view text) {
     const Json& data = json.at("data");
     r.data = {data.at("root"), data.at("path"), data.at("split"), data.at("limit"), data.at("channels")};
     const Json& encoder = json.at("encoder");
-    r.encoder = {encoder.at("name"), encoder.at("stem") == "small" ? Stem::kSmall : Stem::kStandard, encoder.at("width")};
+    r.encoder = {encoder.at("name"), Parse(encoder.at("stem").get<std::string>(), {Stem::kSmall, Stem::kStandard}), encoder.at("width")};
     r.expander = json.at("expander").get<std::vector<std::int64_t>>();
     const Json& loss = json.at("loss");
     r.loss = {Parse(loss.at("convention").get<std::string>(), {Convention::kAuthors, Convention::kPaper, Convention::kVicregl}), loss.at("lambda"),

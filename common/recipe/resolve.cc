@@ -1,6 +1,11 @@
 #include "common/recipe/resolve.h"
 
+#include <google/protobuf/message.h>
+#include <google/protobuf/unknown_field_set.h>
+
 #include <algorithm>
+#include <cstdio>
+#include <map>
 #include <set>
 
 #include "common/recipe/recipe_json.h"
@@ -25,6 +30,15 @@ evaluation: {knn: {every: 100 steps, k: 20, temperature: 0.07}}
 
 const std::vector<std::string> kPresets = {"demo-cpu"};
 
+// Keeps infinity out, and products of two such numbers finite.
+constexpr double kMost = 1e12;
+
+std::string Number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.9g", value);
+  return text;
+}
+
 std::string Suggest(const std::string& found, const std::vector<std::string>& known) {
   std::string all;
   for (const std::string& name : known) all += (all.empty() ? "" : ", ") + name;
@@ -35,12 +49,14 @@ std::string Suggest(const std::string& found, const std::vector<std::string>& kn
 // Collects problems while it resolves; every Check names the field, the limit, what was found and what to do.
 class Resolver {
  public:
-  explicit Resolver(const v1::JobSpec& given) : given_(given) {}
+  // `keys`: what the job file holds, by path. A message cannot tell `keep: 0` from no `keep`, the file can.
+  explicit Resolver(const v1::JobSpec& given, const std::map<std::string, spec::Mark>& keys = {}) : given_(given), keys_(keys) {}
 
   std::vector<Problem> problems;
   Resolved out;
 
   void Run() {
+    RefuseUnknown(given_, "");
     ApplyPreset();
     FillDefaults();
     Scheduling();
@@ -76,6 +92,31 @@ class Resolver {
     if (!fine) Bad(field, "found \"" + name.substr(0, 80) + "\"; expected 1 to 63 of a-z, 0-9 and -");
   }
 
+  bool Written(const std::string& key) const { return keys_.count(key) != 0; }
+
+  // A newer client may send what this build has never heard of. Dropping it would train something else than was asked for.
+  void RefuseUnknown(const google::protobuf::Message& message, const std::string& path) {
+    const auto& reflection = *message.GetReflection();
+    const std::string prefix = path.empty() ? "" : path + ".";
+    if (!reflection.GetUnknownFields(message).empty()) {
+      Bad(path, "holds field number " + std::to_string(reflection.GetUnknownFields(message).field(0).number()) +
+                    ", which this build does not know: use a client of this version");
+    }
+    std::vector<const google::protobuf::FieldDescriptor*> fields;
+    reflection.ListFields(message, &fields);
+    for (const auto* field : fields) {
+      if (field->is_repeated()) continue;
+      if (field->cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_MESSAGE) {
+        RefuseUnknown(reflection.GetMessage(message, field), prefix + field->name());
+      } else if (field->cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_ENUM) {
+        const int value = reflection.GetEnumValue(message, field);
+        if (field->enum_type()->FindValueByNumber(value) == nullptr) {
+          Bad(prefix + field->name(), "found value " + std::to_string(value) + ", which this build does not know: use a client of this version");
+        }
+      }
+    }
+  }
+
   // Optimizer keys belong together: a job that names its own optimizer does not inherit the preset's rate.
   void ApplyPreset() {
     if (given_.preset().empty()) {
@@ -88,12 +129,17 @@ class Resolver {
       return;
     }
     s() = *spec::ParseJob(kDemoCpu, "preset demo-cpu");
-    if (given_.expander_size() > 0) s().clear_expander();
+    if (given_.expander_size() > 0 || Written("expander")) s().clear_expander();
     if (given_.has_length()) s().clear_length();
     if (given_.has_optimizer() && !given_.optimizer().name().empty()) s().clear_optimizer();
     if (given_.checkpoint().has_every()) s().mutable_checkpoint()->clear_every();
     if (given_.evaluation().knn().has_every()) s().mutable_evaluation()->mutable_knn()->clear_every();
     s().MergeFrom(given_);
+    // Merging passes over zeros.
+    if (Written("batch_size")) s().set_batch_size(given_.batch_size());
+    if (Written("augmentation.size")) s().mutable_augmentation()->set_size(given_.augmentation().size());
+    if (Written("checkpoint.keep")) s().mutable_checkpoint()->set_keep(given_.checkpoint().keep());
+    if (Written("evaluation.knn.k")) s().mutable_evaluation()->mutable_knn()->set_k(given_.evaluation().knn().k());
   }
 
   void FillDefaults() {
@@ -109,12 +155,12 @@ class Resolver {
     v1::DataSpec& data = *j.mutable_data();
     if (data.format() == v1::DATA_FORMAT_UNSPECIFIED) data.set_format(v1::DATA_FORMAT_IDX);
     if (data.split() == v1::DATA_SPLIT_UNSPECIFIED) data.set_split(v1::DATA_SPLIT_TRAIN);
-    if (data.channels() == 0) data.set_channels(1);
+    if (data.channels() == 0 && !Written("data.channels")) data.set_channels(1);
     v1::EncoderSpec& encoder = *j.mutable_encoder();
     if (encoder.name().empty()) encoder.set_name("resnet18");
     if (encoder.name() == "resnet18") {
       if (encoder.stem() == v1::STEM_UNSPECIFIED) encoder.set_stem(v1::STEM_SMALL);
-      if (encoder.width() == 0) encoder.set_width(64);
+      if (encoder.width() == 0 && !Written("encoder.width")) encoder.set_width(64);
     }
     v1::LossSpec& loss = *j.mutable_loss();
     if (loss.objective() == v1::OBJECTIVE_UNSPECIFIED) loss.set_objective(v1::OBJECTIVE_VICREG);
@@ -128,15 +174,15 @@ class Resolver {
     if (optimizer.name() == "lars" && !optimizer.has_weight_decay()) optimizer.set_weight_decay(1e-6);
     v1::AugmentationSpec& views = *j.mutable_augmentation();
     if (views.preset().empty()) views.set_preset("cifar");
-    if (views.size() == 0) views.set_size(32);
+    if (views.size() == 0 && !Written("augmentation.size")) views.set_size(32);
     if (j.precision() == v1::PRECISION_UNSPECIFIED) j.set_precision(v1::PRECISION_FP32);
     v1::CheckpointSpec& checkpoint = *j.mutable_checkpoint();
     if (!checkpoint.has_every()) checkpoint.mutable_every()->set_steps(100);
-    if (checkpoint.keep() == 0) checkpoint.set_keep(3);
+    if (checkpoint.keep() == 0 && !Written("checkpoint.keep")) checkpoint.set_keep(3);
     if (j.evaluation().has_knn()) {
       v1::KnnSpec& knn = *j.mutable_evaluation()->mutable_knn();
       if (!knn.has_every()) knn.mutable_every()->set_epochs(1);
-      if (knn.k() == 0) knn.set_k(20);
+      if (knn.k() == 0 && !Written("evaluation.knn.k")) knn.set_k(20);
       if (!knn.has_temperature()) knn.set_temperature(0.07);
     }
     if (!j.restart().has_charges()) j.mutable_restart()->set_charges(3);
@@ -209,7 +255,7 @@ class Resolver {
       Bad("encoder.name", Suggest(encoder.name(), kEncoders));
     } else if (encoder.name() == "tiny") {
       if (encoder.stem() != v1::STEM_UNSPECIFIED) Bad("encoder.stem", "tiny has no stem to choose: remove the key, or use resnet18");
-      if (encoder.width() != 0) Bad("encoder.width", "tiny has no width to choose: remove the key, or use resnet18");
+      if (encoder.width() != 0 || Written("encoder.width")) Bad("encoder.width", "tiny has no width to choose: remove the key, or use resnet18");
     } else {
       Range("encoder.width", encoder.width(), 8, 512);
       if (encoder.stem() == v1::STEM_STANDARD && s().augmentation().size() < 32) {
@@ -231,7 +277,7 @@ class Resolver {
   void Objective() {
     const v1::LossSpec& loss = s().loss();
     const auto coefficient = [&](const char* field, double value) {
-      if (!(value >= 0 && value <= 1e12)) Bad(field, "found " + std::to_string(value) + "; expected a number from 0 to 1e12");
+      if (!(value >= 0 && value <= kMost)) Bad(field, "found " + Number(value) + "; expected a number from 0 to 1e12");
     };
     coefficient("loss.lambda", loss.lambda());
     coefficient("loss.mu", loss.mu());
@@ -262,7 +308,7 @@ class Resolver {
 
   Length CheckLength(const std::string& field, const v1::Length& length, std::int64_t least) {
     if (length.unit_case() == v1::Length::kEpochs) {
-      if (!(length.epochs() > 0 && length.epochs() <= 1e6)) Bad(field, "found " + std::to_string(length.epochs()) + " epochs; expected more than 0, at most 1000000");
+      if (!(length.epochs() > 0 && length.epochs() <= 1e6)) Bad(field, "found " + Number(length.epochs()) + " epochs; expected more than 0, at most 1000000");
       return {0, length.epochs()};
     }
     Range<std::int64_t>(field, length.steps(), least, std::int64_t{1} << 40);
@@ -270,11 +316,13 @@ class Resolver {
   }
 
   void Lengths() {
+    const std::size_t problems_before = problems.size();
     if (s().length().unit_case() == v1::Length::UNIT_NOT_SET) {
       Bad("length", "missing; expected {steps: 300} or {epochs: 100}");
     } else {
       out.recipe.length = CheckLength("length", s().length(), 1);
     }
+    const bool length_is_fine = problems.size() == problems_before;
     v1::Length& warmup = *s().mutable_schedule()->mutable_warmup();
     if (warmup.unit_case() == v1::Length::UNIT_NOT_SET) {
       if (out.recipe.length.epochs > 0) {
@@ -283,13 +331,16 @@ class Resolver {
         warmup.set_steps(out.recipe.length.steps / 10);
       }
     }
-    out.recipe.schedule.warmup = CheckLength("schedule.warmup", warmup, 0);
-    if (warmup.unit_case() == v1::Length::kSteps && out.recipe.length.epochs <= 0 && warmup.steps() > out.recipe.length.steps) {
-      Bad("schedule.warmup", "found " + std::to_string(warmup.steps()) + " steps for a training of " + std::to_string(out.recipe.length.steps) +
-                                 "; expected no more: shorten it");
+    // Steps and epochs are only comparable once the samples are counted.
+    if (given_.schedule().has_warmup() || length_is_fine) out.recipe.schedule.warmup = CheckLength("schedule.warmup", warmup, 0);
+    const Length &all = out.recipe.length, &rise = out.recipe.schedule.warmup;
+    const bool comparable = length_is_fine && warmup.unit_case() == s().length().unit_case();
+    if (comparable && (rise.steps > all.steps || rise.epochs > all.epochs)) {
+      const auto text = [](const Length& l) { return l.epochs > 0 ? Number(l.epochs) + " epochs" : std::to_string(l.steps) + " steps"; };
+      Bad("schedule.warmup", "found " + text(rise) + " for a training of " + text(all) + "; expected no more: shorten it");
     }
     const double last = s().schedule().final();
-    if (!(last >= 0 && last <= 1)) Bad("schedule.final", "found " + std::to_string(last) + "; expected a fraction of the peak, 0 to 1");
+    if (!(last >= 0 && last <= 1)) Bad("schedule.final", "found " + Number(last) + "; expected a fraction of the peak, 0 to 1");
     out.recipe.schedule.final_fraction = last;
     out.recipe.checkpoint_every = CheckLength("checkpoint.every", s().checkpoint().every(), 1);
     Range("checkpoint.keep", s().checkpoint().keep(), 2, 1000, "the newest and one to fall back on");
@@ -302,8 +353,8 @@ class Resolver {
     const auto rate = [&](const char* field, bool has, double value) {
       if (!has) {
         Bad(std::string("optimizer.") + field, std::string("missing; ") + optimizer.name() + " needs it");
-      } else if (!(value > 0)) {
-        Bad(std::string("optimizer.") + field, "found " + std::to_string(value) + "; expected more than 0");
+      } else if (!(value > 0 && value <= kMost)) {
+        Bad(std::string("optimizer.") + field, "found " + Number(value) + "; expected more than 0, at most 1e12");
       }
     };
     if (optimizer.name().empty()) {
@@ -319,7 +370,9 @@ class Resolver {
       if (optimizer.has_lr()) Bad("optimizer.lr", "lars scales its rate with the batch: write base_lr instead");
       out.recipe.optimizer = {OptimizerKind::kLars, optimizer.base_lr() * static_cast<double>(s().batch_size()) / 256, optimizer.weight_decay()};
     }
-    if (!(optimizer.weight_decay() >= 0)) Bad("optimizer.weight_decay", "found " + std::to_string(optimizer.weight_decay()) + "; expected 0 or more");
+    if (!(optimizer.weight_decay() >= 0 && optimizer.weight_decay() <= kMost)) {
+      Bad("optimizer.weight_decay", "found " + Number(optimizer.weight_decay()) + "; expected a number from 0 to 1e12");
+    }
   }
 
   void Evaluation() {
@@ -328,7 +381,9 @@ class Resolver {
     out.recipe.knn.enabled = true;
     out.recipe.knn.every = CheckLength("evaluation.knn.every", knn.every(), 1);
     Range("evaluation.knn.k", knn.k(), 1, 1000);
-    if (!(knn.temperature() > 0)) Bad("evaluation.knn.temperature", "found " + std::to_string(knn.temperature()) + "; expected more than 0");
+    if (!(knn.temperature() > 0 && knn.temperature() <= kMost)) {
+      Bad("evaluation.knn.temperature", "found " + Number(knn.temperature()) + "; expected more than 0, at most 1e12");
+    }
     out.recipe.knn.k = knn.k();
     out.recipe.knn.temperature = knn.temperature();
   }
@@ -352,6 +407,7 @@ class Resolver {
   }
 
   const v1::JobSpec& given_;
+  const std::map<std::string, spec::Mark> keys_;
 };
 
 }  // namespace
@@ -367,7 +423,7 @@ absl::StatusOr<Resolved> Resolve(const v1::JobSpec& spec) {
 
 absl::StatusOr<Resolved> ResolveText(std::string_view text, const std::string& filename, const std::vector<std::string>& sets) {
   spec::Parsed parsed = spec::ParseJobWithMarks(text, sets);
-  Resolver resolver(parsed.spec);
+  Resolver resolver(parsed.spec, parsed.marks);
   resolver.Run();
   std::vector<Problem> problems = parsed.problems;
   std::set<std::string> said;
