@@ -52,7 +52,18 @@ bool Claims(core::JobState state) {
   return state == core::JobState::kReserved || state == core::JobState::kStarting || state == core::JobState::kRunning || state == core::JobState::kStopping;
 }
 
+int StoredAttempt(SQLite::Database& db, const std::string& job_id) {
+  SQLite::Statement read(db, "SELECT attempt FROM jobs WHERE id=?");
+  read.bind(1, job_id);
+  return read.executeStep() ? read.getColumn(0).getInt() : 0;
+}
+
+// A job is saved many times within one attempt; the attempt is recorded when its number grows, and the number never falls.
 void SaveJob(SQLite::Database& db, const core::Job& job, std::int64_t term) {
+  const int before = StoredAttempt(db, job.id);
+  if (job.attempt < before) {
+    throw SQLite::Exception("attempt of job " + job.id + " fell from " + std::to_string(before) + " to " + std::to_string(job.attempt), SQLITE_CONSTRAINT);
+  }
   SQLite::Statement save(db, "INSERT INTO jobs VALUES(?,?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET state=excluded.state, attempt=excluded.attempt, record=excluded.record");
   save.bind(1, job.id);
   save.bind(2, static_cast<int64_t>(job.queue_seq));
@@ -61,17 +72,15 @@ void SaveJob(SQLite::Database& db, const core::Job& job, std::int64_t term) {
   save.bind(5, job.spec.data(), static_cast<int>(job.spec.size()));
   save.bind(6, JobRecord(job));
   save.exec();
-  if (job.state == core::JobState::kReserved) {
-    // The primary key refuses a number that was used before.
-    SQLite::Statement attempt(db, "INSERT INTO attempts VALUES(?,?,?,?,?)");
-    attempt.bind(1, job.id);
-    attempt.bind(2, job.attempt);
-    attempt.bind(3, static_cast<int64_t>(job.resumed_step));
-    attempt.bind(4, job.world_size);
-    attempt.bind(5, static_cast<int64_t>(term));
-    const bool known = SQLite::Statement(db, "SELECT 1 FROM attempts WHERE job='" + job.id + "' AND number=" + std::to_string(job.attempt)).executeStep();
-    if (!known || job.prepared.empty()) attempt.exec();
-  }
+  if (job.attempt == before) return;
+  // The primary key refuses a number that was used before.
+  SQLite::Statement attempt(db, "INSERT INTO attempts VALUES(?,?,?,?,?)");
+  attempt.bind(1, job.id);
+  attempt.bind(2, job.attempt);
+  attempt.bind(3, static_cast<int64_t>(job.resumed_step));
+  attempt.bind(4, job.world_size);
+  attempt.bind(5, static_cast<int64_t>(term));
+  attempt.exec();
 }
 
 void DropClaims(SQLite::Database& db, const core::Job& job) {
