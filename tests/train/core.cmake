@@ -1,2 +1,3 @@
 # The training core: objective, network, optimizers, ranks together.
 vicreg_test(train_objective_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/objective_test.cc LIBS vicreg_train_core)
+vicreg_test(train_model_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/model_test.cc LIBS vicreg_train_core)
