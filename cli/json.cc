@@ -2,7 +2,6 @@
 
 #include "common/enum_names.h"
 #include "common/spec/spec.h"
-#include "vicreg/v1/job.pb.h"
 
 namespace vicreg::cli {
 namespace {
@@ -46,6 +45,12 @@ Json ToJson(const Message& message) {
       json[field.name()] = Value(message, field, -1);
     }
   }
+  return json;
+}
+
+Json JobToJson(const v1::Job& job) {
+  Json json = {{"id", job.id()}, {"name", job.spec().name()}};
+  json.update(ToJson(job));
   return json;
 }
 

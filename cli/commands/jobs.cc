@@ -37,7 +37,7 @@ absl::StatusOr<int> List(const Cli& cli, const Options& options) {
   ASSIGN_OR_RETURN(const std::vector<v1::Job> jobs, cli.Connect()->List(states));
   if (options.output == "json") {
     nlohmann::ordered_json json = {{"version", "v1"}, {"jobs", nlohmann::ordered_json::array()}};
-    for (const v1::Job& job : jobs) json["jobs"].push_back(ToJson(job));
+    for (const v1::Job& job : jobs) json["jobs"].push_back(JobToJson(job));
     std::cout << json.dump(2) << "\n";
     return 0;
   }
@@ -54,7 +54,7 @@ absl::StatusOr<int> List(const Cli& cli, const Options& options) {
 
 absl::StatusOr<int> DescribeOne(const Cli& cli, const Options& options) {
   ASSIGN_OR_RETURN(const v1::Job job, cli.Connect()->Get(options.ids.front()));
-  std::cout << (options.output == "json" ? ToJson(job).dump(2) + "\n" : Describe(job, NowUs()));
+  std::cout << (options.output == "json" ? JobToJson(job).dump(2) + "\n" : Describe(job, NowUs()));
   return 0;
 }
 

@@ -82,7 +82,7 @@ absl::StatusOr<int> Submit(const Cli& cli, Options& options) {
   for (const std::string& warning : answer->warnings()) std::cerr << "warning: " << warning << "\n";
   const v1::Job& job = answer->job();
   if (options.output == "json") {
-    std::cout << ToJson(job).dump(2) << "\n";
+    std::cout << JobToJson(job).dump(2) << "\n";
   } else if (options.dry_run) {
     std::cout << "valid; nothing was stored (recipe " << job.recipe_hash().substr(0, 16) << ")\n";
   } else if (options.output == "name") {

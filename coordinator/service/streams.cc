@@ -3,6 +3,7 @@
 #include <charconv>
 #include <deque>
 #include <filesystem>
+#include <limits>
 
 #include "common/files.h"
 #include "coordinator/service/jobs_service.h"
@@ -93,18 +94,22 @@ class Metrics : public Stream<v1::StreamMetricsResponse> {
         return ended ? Next::kEnd : Next::kNothing;
       }
     }
-    const telemetry::Entry& entry = page_.front();
+    const telemetry::Entry entry = std::move(page_.front());
+    page_.pop_front();
+    after_ = entry.sequence;
     response.Clear();
+    response.set_resume_token(std::to_string(after_));
     if (const auto* row = std::get_if<v1::MetricRow>(&entry.what)) {
       *response.mutable_row() = *row;
-    } else {
-      const auto& rollback = std::get<telemetry::Rollback>(entry.what);
-      response.mutable_rollback()->set_step(rollback.step);
-      response.mutable_rollback()->set_attempt(rollback.attempt);
+      newest_step_ = std::max(newest_step_, row->step());
+      return Next::kWrite;
     }
-    after_ = entry.sequence;
-    response.set_resume_token(std::to_string(after_));
-    page_.pop_front();
+    const auto& rollback = std::get<telemetry::Rollback>(entry.what);
+    // A reader that has no row above it has nothing to take back.
+    if (newest_step_ <= rollback.step) return Produce(response, status);
+    newest_step_ = rollback.step;
+    response.mutable_rollback()->set_step(rollback.step);
+    response.mutable_rollback()->set_attempt(rollback.attempt);
     return Next::kWrite;
   }
 
@@ -112,6 +117,8 @@ class Metrics : public Stream<v1::StreamMetricsResponse> {
   Coordinator& coordinator_;
   const v1::StreamMetricsRequest request_;
   std::int64_t after_;
+  // What the reader may have; of one that resumes it is not known.
+  std::int64_t newest_step_ = after_ > 0 ? std::numeric_limits<std::int64_t>::max() : 0;
   std::uint64_t seen_ = ~std::uint64_t{0};
   std::deque<telemetry::Entry> page_;
 };

@@ -71,7 +71,7 @@ class Life(unittest.TestCase):
         self.assertEqual(job["state"], "QUEUED")
         self.assertRegex(job["message"], r"5 cpu slots.*has 2")
         # It does not hold up a job that fits.
-        fits = self.cluster.submit(small_job(name="fits", world_size=1, length={"steps": 4}))
+        fits = self.cluster.submit(small_job(name="fits", world_size=1, length={"steps": 4}, schedule={"warmup": "1 steps"}))
         self.assertEqual(self.cluster.wait(fits), 0)
         self.cluster.vicreg("cancel", job_id, "--yes")
 
