@@ -1,5 +1,7 @@
 #include "common/address.h"
 
+#include <arpa/inet.h>
+
 #include <charconv>
 
 namespace vicreg {
@@ -9,11 +11,14 @@ absl::StatusOr<HostPort> ParseLoopback(const std::string& address, const std::st
   HostPort out;
   const std::string port = colon == std::string::npos ? "" : address.substr(colon + 1);
   const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), out.port);
-  if (port.empty() || error != std::errc() || end != port.data() + port.size() || out.port < 0 || out.port > 65535) {
+  if (port.empty() || port[0] == '-' || error != std::errc() || end != port.data() + port.size() || out.port > 65535) {
     return absl::InvalidArgumentError(flag + ": found \"" + address + "\"; expected HOST:PORT, such as 127.0.0.1:7070");
   }
   out.host = address.substr(0, colon);
-  if (out.host != "localhost" && out.host != "[::1]" && out.host.rfind("127.", 0) != 0) {
+  // A number, not a name such as 127.example.org, which resolves to whatever its owner likes.
+  in_addr number;
+  const bool loopback = inet_pton(AF_INET, out.host.c_str(), &number) == 1 && ntohl(number.s_addr) >> 24 == 127;
+  if (out.host != "localhost" && out.host != "[::1]" && !loopback) {
     return absl::InvalidArgumentError(flag + ": " + address + " is not a loopback address; this build has no TLS and listens on 127.0.0.1 only");
   }
   return out;

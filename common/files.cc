@@ -82,10 +82,14 @@ absl::Status WriteFileAtomically(const std::string& path, std::string_view bytes
   const std::string temporary = path + ".tmp";
   Fd fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode));
   if (fd.get() < 0) return ErrnoStatus(errno, "create", temporary);
-  RETURN_IF_ERROR(WriteAll(fd.get(), bytes, temporary));
-  if (fsync(fd.get()) != 0) return ErrnoStatus(errno, "sync", temporary);
-  if (close(fd.release()) != 0) return ErrnoStatus(errno, "close", temporary);
-  if (rename(temporary.c_str(), path.c_str()) != 0) return ErrnoStatus(errno, "rename to", path);
+  absl::Status status = WriteAll(fd.get(), bytes, temporary);
+  if (status.ok() && fsync(fd.get()) != 0) status = ErrnoStatus(errno, "sync", temporary);
+  if (close(fd.release()) != 0 && status.ok()) status = ErrnoStatus(errno, "close", temporary);
+  if (status.ok() && rename(temporary.c_str(), path.c_str()) != 0) status = ErrnoStatus(errno, "rename to", path);
+  if (!status.ok()) {
+    unlink(temporary.c_str());  // half a file helps nobody, least of all a full disk
+    return status;
+  }
   const std::string folder = std::filesystem::path(path).parent_path();
   return SyncFolder(folder.empty() ? "." : folder);
 }

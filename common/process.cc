@@ -91,6 +91,8 @@ std::string BootId() {
 }
 
 bool KillGroupAndWait(int pid) {
+  // kill(2) takes 0 for our own group and -1 for every process there is; a number read from a damaged file may be either.
+  if (pid <= 1) return true;
   const int pidfd = PidfdOpen(pid);
   kill(-pid, SIGKILL);
   kill(pid, SIGKILL);

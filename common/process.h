@@ -33,7 +33,8 @@ int PidfdOpen(int pid);
 std::uint64_t StartTime(int pid);
 std::string BootId();
 
-// SIGKILLs the process group that `pid` leads and waits up to 5 s for the leader's end. False: still there.
+// SIGKILLs the process group that `pid` leads and waits up to 5 s for the leader's end. False: still there. Numbers
+// below 2 lead no group of ours: nothing is killed.
 bool KillGroupAndWait(int pid);
 
 }  // namespace vicreg
