@@ -235,7 +235,7 @@ class Resolver {
     }
     CheckPath(data.path());
     Range<std::int64_t>("data.limit", data.limit(), 0, std::int64_t{1} << 40);
-    if (data.channels() != 1) Bad("data.channels", "found " + std::to_string(data.channels()) + "; format idx holds 1 channel: write channels: 1");
+    if (data.channels() != 1) Bad("data.channels", "found " + std::to_string(data.channels()) + "; expected 1: format idx holds grey images");
     if (data.limit() > 0 && data.limit() < s().batch_size()) {
       Bad("data.limit", "found " + std::to_string(data.limit()) + " samples for a batch of " + std::to_string(s().batch_size()) +
                             "; expected at least one whole batch: raise it or lower batch_size");
