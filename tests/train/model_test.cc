@@ -178,6 +178,38 @@ TEST(Network, TinyEncoderAndExpanderHaveTheirShapes) {
   EXPECT_THROW(Network{recipe}, std::invalid_argument);
 }
 
+TEST(Network, ComputesItsLayersOnEachView) {
+  recipe::Recipe recipe;
+  recipe.expander = {12, 10, 8};
+  Network network(recipe, at::kDouble);
+  std::map<std::string, at::Tensor> t;
+  for (const NamedTensor& p : network.parameters().all()) t[p.name] = p.value.detach().clone();
+  const auto norm = [&](const at::Tensor& x, const std::string& bn) {
+    return at::batch_norm(x, t.at(bn + ".weight"), t.at(bn + ".bias"), t.at(bn + ".running_mean"),
+                          t.at(bn + ".running_var"), true, 0.1, 1e-5, false);
+  };
+  const auto plain = [&](at::Tensor x) {
+    for (const std::string n : {"1", "2", "3", "4"}) {
+      x = norm(at::conv2d(x, t.at("encoder.conv" + n + ".weight"), {}, n == "1" ? 1 : 2, 1), "encoder.bn" + n).relu();
+    }
+    x = x.mean({2, 3});
+    for (const std::string n : {"expander.0", "expander.1"}) {
+      x = norm(at::linear(x, t.at(n + ".linear.weight"), t.at(n + ".linear.bias")), n + ".bn").relu();
+    }
+    return at::linear(x, t.at("expander.2.linear.weight"));
+  };
+  const at::Tensor images = at::cat({Normal({5, 1, 13, 13}, 1), 3 * Normal({5, 1, 13, 13}, 2) + 1});
+  Group alone;
+  const at::Tensor got = network.Forward(images, 2, alone);
+  const auto views = images.chunk(2);
+  const at::Tensor first = plain(views[0]);
+  EXPECT_LT(Distance(got, at::cat({first, plain(views[1])})), 1e-11);
+  for (const NamedTensor& p : network.parameters().all()) {
+    if (p.name.find("running") == std::string::npos) continue;
+    EXPECT_LT(Distance(p.value, t.at(p.name)), 1e-11) << p.name;
+  }
+}
+
 TEST(Network, FirstWeightsDependOnSeedAndNameAlone) {
   recipe::Recipe recipe;
   recipe.expander = {8, 8};
