@@ -127,7 +127,7 @@ std::string ProgressLine(const v1::Job& job) {
   if (job.has_last_row()) {
     line += "  step " + Steps(job) + "  " + Terms(job.last_row());
     if (job.has_knn_accuracy()) line += "  kNN " + Percent(job.knn_accuracy());
-    if (job.has_eta_seconds()) line += "  ETA " + Duration(job.eta_seconds());
+    if (job.has_eta_seconds() && job.step() < job.total_steps()) line += "  ETA " + Duration(job.eta_seconds());
     if (job.state() == v1::JOB_STATE_RUNNING) line += "  " + job.verdict();
   }
   return line;

@@ -27,14 +27,14 @@ class Storm(unittest.TestCase):
 
             def killer():
                 nonlocal kills
-                while not stop.wait(dice.uniform(0.3, 1.5)):
+                while not stop.wait(dice.uniform(0.02, 0.3)):
                     cluster.kill("vicreg-coordinator")
                     kills += 1
                     cluster.up()
 
             def submit(i):
                 runs = run_all or i % 10 == 0
-                job = small_job(name=f"storm-{i}", world_size=1 if runs else 64, batch_size=64, length={"steps": 3},
+                job = small_job(name=f"storm-{i}", world_size=1 if runs else 64, batch_size=64, length={"steps": 3}, schedule={"warmup": "1 steps"},
                                 expander=[16], evaluation=None, data={"root": "fixture", "limit": 64, "channels": 1})
                 request = str(uuid.uuid4())
                 deadline = time.monotonic() + 120
