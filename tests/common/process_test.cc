@@ -40,6 +40,7 @@ class ChildProcess : public testing::Test {
     for (const Process& child : children_) {
       if (child.pid > 1 && kill(child.pid, 0) == 0) {
         kill(-child.pid, SIGKILL);
+        kill(child.pid, SIGKILL);
         waitpid(child.pid, nullptr, 0);
       }
       close(child.pidfd);
@@ -191,6 +192,10 @@ TEST_F(ChildProcess, IsKilledWithAllItStarted) {
   EXPECT_TRUE(KillGroupAndWait(pid));
   for (const int ended : {pid, grandchild}) {
     int status = 0;
+    pollfd watch{PidfdOpen(ended), POLLIN, 0};
+    EXPECT_EQ(poll(&watch, 1, 10000), 1) << ended << " lives on";
+    close(watch.fd);
+    if (HasFailure()) kill(ended, SIGKILL);
     EXPECT_EQ(waitpid(ended, &status, 0), ended);
     EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << ended;
   }

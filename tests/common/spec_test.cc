@@ -310,6 +310,8 @@ TEST(Overrides, MistakesNameTheOverrideAndNoLineOfTheFile) {
 
 TEST(Overrides, FileThatCannotBeReadIsStillOneProblem) {
   EXPECT_THAT(ProblemsOf("loss: {mu: 1\n", {"name=x"}), ElementsAre(HasSubstr("not YAML")));
+  const auto status = recipe::ResolveText("loss: {mu: 1\n", "job.yaml", {"name=x"}).status();
+  EXPECT_THAT(std::string(status.message()), AllOf(StartsWith("job.yaml:2:1: not YAML"), Not(HasSubstr("\n"))));
 }
 
 TEST(ToJson, JobWithEveryKeyComesBackEqual) {
