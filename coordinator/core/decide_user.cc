@@ -18,7 +18,7 @@ absl::StatusOr<std::string> Submit(Transaction& tx, Job job, const std::string& 
 
 absl::Status Cancel(Transaction& tx, const std::string& job_id, double grace_seconds, const std::string& actor) {
   const Job* found = tx.FindJob(job_id);
-  if (found == nullptr) return absl::NotFoundError("no job " + job_id + ": `vicreg list` shows all");
+  if (found == nullptr) return absl::NotFoundError("no job " + job_id.substr(0, 80) + ": `vicreg list` shows all");
   if (IsTerminal(found->state) || found->cancel) return absl::OkStatus();
   Job& job = tx.EditJob(job_id);
   job.cancel = true;

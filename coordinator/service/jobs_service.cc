@@ -15,6 +15,16 @@ constexpr int kMaxQueued = 2000;
 
 absl::Status NoJob(const std::string& id) { return absl::NotFoundError("no job " + id.substr(0, 80) + ": `vicreg list` shows all"); }
 
+// Status messages travel in headers, which hold 8 KiB. Whole lines, and how many were left out.
+absl::Status Abridged(const absl::Status& status) {
+  constexpr std::size_t kMost = 4000;
+  const std::string text(status.message());
+  if (text.size() <= kMost) return status;
+  const std::size_t end = std::min(text.rfind('\n', kMost), kMost);
+  const auto left_out = std::count(text.begin() + static_cast<std::ptrdiff_t>(end), text.end(), '\n');
+  return absl::Status(status.code(), text.substr(0, end) + "\nand " + std::to_string(left_out) + " more problems");
+}
+
 // A root that no node has ever offered is a slip of the pen; one whose node is away for the moment is not.
 absl::Status CheckRoot(const core::Transaction& tx, const std::string& root) {
   std::set<std::string> offered;
@@ -51,7 +61,7 @@ grpc::ServerUnaryReactor* JobsService::SubmitJob(grpc::CallbackServerContext* co
     }
     auto resolved = recipe::Resolve(request->spec());
     if (!resolved.ok()) {
-      done(resolved.status());
+      done(Abridged(resolved.status()));
       return;
     }
     for (const std::string& warning : resolved->warnings) response->add_warnings(warning);

@@ -13,6 +13,13 @@ namespace {
 // Messages a worker may be behind: more, and its stream is closed (it registers again and is told afresh).
 constexpr std::size_t kMaxOutgoing = 10'000;
 
+// At most `most` bytes, cut between two UTF-8 characters: half of one would make every answer that holds it unreadable.
+std::string Cut(const std::string& text, std::size_t most) {
+  if (text.size() <= most) return text;
+  while (most > 0 && (static_cast<unsigned char>(text[most]) & 0xC0) == 0x80) --most;
+  return text.substr(0, most);
+}
+
 core::Report ToReport(const v1::RankReport& wire) {
   core::Report report;
   report.job_id = wire.job_id();
@@ -43,7 +50,7 @@ core::Report ToReport(const v1::RankReport& wire) {
     case v1::RankReport::kExited:
       report.kind = core::Report::Kind::kExited;
       report.exit_reason = static_cast<core::ExitReason>(wire.exited().reason());
-      report.exit_message = wire.exited().message().substr(0, 4096);
+      report.exit_message = Cut(wire.exited().message(), 4096);
       break;
     default:
       break;
@@ -157,8 +164,8 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
     node.gpu_slots = wire.gpu_uuids_size();
     node.data_roots.assign(wire.data_roots().begin(), wire.data_roots().end());
     for (const v1::HeldRank& held : wire.held()) registration.held.push_back({held.job_id(), held.attempt(), held.rank()});
-    if (node.name.empty() || node.name.size() > 253 || node.cpu_slots < 0 || node.cpu_slots > 4096 || node.data_roots.size() > 1000) {
-      End(absl::FailedPreconditionError("inventory of node \"" + node.name.substr(0, 80) + "\" makes no sense: name of 1 to 253 characters, 0 to 4096 cpu slots, at most 1000 roots"));
+    if (node.name.empty() || node.name.size() > 253 || node.cpu_slots < 0 || node.cpu_slots > 4096 || node.gpu_slots > 4096 || node.data_roots.size() > 1000) {
+      End(absl::FailedPreconditionError("inventory of node \"" + node.name.substr(0, 80) + "\" makes no sense: name of 1 to 253 characters, 0 to 4096 slots of a kind, at most 1000 roots"));
       return;
     }
     node_ = node.name;
