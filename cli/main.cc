@@ -1,24 +1,14 @@
 // vicreg: the command line. Parses, runs one command, prints its error with the next step.
 
-#include <unistd.h>
-
 #include <csignal>
-#include <cstdlib>
 #include <iostream>
 
 #include "cli/command.h"
 #include "cli/exit_code.h"
+#include "common/spec/tree.h"
 #include "common/version.h"
 
 namespace vicreg::cli {
-
-bool Cli::color() const { return !no_color && std::getenv("NO_COLOR") == nullptr && isatty(STDOUT_FILENO) == 1; }
-
-void AddOutput(CLI::App& command, std::string& output, const std::vector<std::string>& formats) {
-  output = formats.front();
-  command.add_option("-o,--output", output, "Format")->check(CLI::IsMember(formats))->capture_default_str();
-}
-
 namespace {
 
 int Main(int argc, char** argv) {
@@ -51,6 +41,16 @@ int Main(int argc, char** argv) {
   }
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RequiredError& error) {
+    // The parser's own words for a mistyped command are that one is missing.
+    if (app.get_subcommands().empty() && !app.remaining().empty()) {
+      std::vector<std::string> names;
+      for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) names.push_back(sub->get_name());
+      const std::string word = app.remaining().front(), nearest = spec::Nearest(word, names);
+      std::cerr << "vicreg: no command \"" << word << "\"" << (nearest.empty() ? "" : "; did you mean " + nearest + "?") << "\nRun vicreg --help for all of them.\n";
+      return kUsage;
+    }
+    return app.exit(error) == 0 ? 0 : kUsage;
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kUsage;
   }

@@ -17,6 +17,13 @@ std::string Steps(const v1::Job& job) {
 
 std::string SlotKind(const v1::Job& job) { return job.spec().device() == v1::DEVICE_GPU ? "gpu" : "cpu"; }
 
+constexpr const char *kRed = "\033[31m", *kGreen = "\033[32m", *kYellow = "\033[33m";
+
+// The first `word` of `line` in a colour.
+void Paint(std::string& line, const std::string& word, const char* color) {
+  if (const std::size_t at = line.find(word); at != std::string::npos) line.replace(at, word.size(), color + word + "\033[0m");
+}
+
 std::string Terms(const v1::MetricRow& row) {
   return "loss " + Short(row.loss()) + " = invariance " + Short(row.invariance_weighted()) + " + variance " + Short(row.variance_weighted()) + " + covariance " +
          Short(row.covariance_weighted());
@@ -94,7 +101,7 @@ std::string Describe(const v1::Job& job, std::int64_t now_us) {
   return text;
 }
 
-std::string Panel(const v1::Job& job, int columns) {
+std::string Panel(const v1::Job& job, int columns, bool color) {
   std::vector<std::string> lines;
   lines.push_back(Printable(job.spec().name()) + "  " + ShortId(job.id()) + "  " + ShortName(job.state()) + "  attempt " + std::to_string(job.attempt()) + ", " +
                   std::to_string(job.slots_have()) + " of " + std::to_string(job.slots_want()) + " " + SlotKind(job) + " slots");
@@ -116,7 +123,10 @@ std::string Panel(const v1::Job& job, int columns) {
   std::string text;
   for (std::string& line : lines) {
     std::replace(line.begin(), line.end(), '\n', ' ');
-    text += line.substr(0, static_cast<std::size_t>(std::max(20, columns - 1))) + "\n";
+    line = line.substr(0, static_cast<std::size_t>(std::max(20, columns - 1)));
+    if (color && &line == &lines.front()) Paint(line, ShortName(job.state()), job.state() == v1::JOB_STATE_FAILED ? kRed : HasEnded(job.state()) || job.state() == v1::JOB_STATE_RUNNING ? kGreen : kYellow);
+    if (color && &line == &lines.back() && training) Paint(line, job.verdict(), job.verdict() == "healthy" ? kGreen : job.verdict() == "warming_up" ? kYellow : kRed);
+    text += line + "\n";
   }
   return text;
 }

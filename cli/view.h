@@ -27,8 +27,8 @@ std::vector<std::string> NodeRow(const v1::Node& node, std::int64_t now_us);
 // All there is to know, several paragraphs.
 std::string Describe(const v1::Job& job, std::int64_t now_us);
 
-// The picture `vicreg watch` redraws on a terminal; five lines.
-std::string Panel(const v1::Job& job, int columns);
+// The picture `vicreg watch` redraws on a terminal; five lines, none wider than `columns`.
+std::string Panel(const v1::Job& job, int columns, bool color);
 
 // One line: where the job stands.
 std::string ProgressLine(const v1::Job& job);

@@ -37,7 +37,7 @@ std::vector<const CLI::App*> Visible(const CLI::App& app) {
 std::string LongName(const CLI::Option& option) { return option.get_lnames().empty() ? "-" + option.get_snames().front() : "--" + option.get_lnames().front(); }
 
 void Describe(const CLI::App& command, const std::string& path, std::string& out) {
-  out += "## " + path + "\n\n" + command.get_description() + ".\n\n";
+  out += "## " + path + "\n\n" + command.get_description() + (command.get_description().back() == '.' ? "\n\n" : ".\n\n");
   std::string rows;
   for (const CLI::Option* option : command.get_options()) {
     if (option->get_group().empty() || option->check_name("--help")) continue;

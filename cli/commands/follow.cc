@@ -95,14 +95,14 @@ std::string DetachHint(const std::string& id) {
 }
 
 absl::StatusOr<int> Watch(const Cli& cli, Client& client, const std::string& id, bool quiet, double timeout_seconds) {
-  const bool redraw = !quiet && isatty(STDOUT_FILENO) == 1 && !cli.no_color;
+  const bool redraw = !quiet && isatty(STDOUT_FILENO) == 1;
   Screen screen;
   LineFilter filter;
   v1::Job last;
   const absl::Status status = FollowJob(client, id, Deadline(timeout_seconds), [&](const v1::Job& job) {
     last = job;
     if (redraw) {
-      screen.Draw(Panel(job, TerminalColumns()));
+      screen.Draw(Panel(job, TerminalColumns(), cli.color()));
     } else if (!quiet && filter.Wants(job)) {
       std::cout << ProgressLine(job) << std::endl;
     }

@@ -30,15 +30,22 @@ void AddFile(CLI::App& command, Options& options) {
 }
 
 absl::StatusOr<std::string> ReadText(const std::string& file) {
-  if (file != "-") return ReadFile(file);
+  if (file != "-") {
+    absl::StatusOr<std::string> text = ReadFile(file);
+    // 7 is for jobs that do not exist.
+    if (!text.ok()) return absl::InvalidArgumentError(std::string(text.status().message()));
+    return text;
+  }
   return std::string(std::istreambuf_iterator<char>(std::cin), {});
 }
 
 std::string Shown(const std::string& file) { return file == "-" ? "<stdin>" : file; }
 
-absl::StatusOr<recipe::Resolved> Load(const Options& options, std::string& text) {
-  ASSIGN_OR_RETURN(text, ReadText(options.file));
-  return recipe::ResolveText(text, Shown(options.file), options.sets);
+absl::StatusOr<recipe::Resolved> Load(const Options& options) {
+  ASSIGN_OR_RETURN(const std::string text, ReadText(options.file));
+  absl::StatusOr<recipe::Resolved> resolved = recipe::ResolveText(text, Shown(options.file), options.sets);
+  if (!resolved.ok()) return absl::InvalidArgumentError("not a valid job\n" + std::string(resolved.status().message()));
+  return resolved;
 }
 
 // A spec's problems stand below one sentence that says what they mean.
@@ -52,8 +59,8 @@ absl::StatusOr<int> Submit(const Cli& cli, Options& options) {
   if ((timeout = ParseDuration(options.timeout)) < 0) return absl::InvalidArgumentError("--timeout: found \"" + options.timeout + "\"; expected e.g. 90s, 10m, 2h");
   if (options.request_id.empty()) options.request_id = NewUuid();
   if (!IsUuid(options.request_id)) return absl::InvalidArgumentError("--request-id: found \"" + options.request_id + "\"; expected a lower-case UUID");
-  std::string text;
-  const auto resolved = Load(options, text);
+  ASSIGN_OR_RETURN(const std::string text, ReadText(options.file));
+  const auto resolved = recipe::ResolveText(text, Shown(options.file), options.sets);
   if (!resolved.ok()) return Refused(resolved.status(), options.file);
   v1::SubmitJobRequest request;
   // As the user wrote it: presets and defaults are the coordinator's.
@@ -96,24 +103,20 @@ absl::StatusOr<int> Submit(const Cli& cli, Options& options) {
 }
 
 absl::StatusOr<int> Validate(const Options& options) {
-  std::string text;
-  const auto resolved = Load(options, text);
-  if (!resolved.ok()) return absl::InvalidArgumentError("not a valid job\n" + std::string(resolved.status().message()));
-  for (const std::string& warning : resolved->warnings) std::cerr << "warning: " << warning << "\n";
+  ASSIGN_OR_RETURN(const recipe::Resolved resolved, Load(options));
+  for (const std::string& warning : resolved.warnings) std::cerr << "warning: " << warning << "\n";
   if (options.output == "json") {
-    nlohmann::ordered_json json = {{"valid", true}, {"recipe_hash", resolved->hash}, {"warnings", resolved->warnings}};
+    nlohmann::ordered_json json = {{"valid", true}, {"recipe_hash", resolved.hash}, {"warnings", resolved.warnings}};
     std::cout << json.dump(2) << "\n";
   } else {
-    std::cout << Shown(options.file) << ": valid, recipe " << resolved->hash.substr(0, 16) << "\n";
+    std::cout << Shown(options.file) << ": valid, recipe " << resolved.hash.substr(0, 16) << "\n";
   }
   return 0;
 }
 
 absl::StatusOr<int> Explain(const Options& options) {
-  std::string text;
-  const auto resolved = Load(options, text);
-  if (!resolved.ok()) return absl::InvalidArgumentError("not a valid job\n" + std::string(resolved.status().message()));
-  std::cout << (options.output == "json" ? recipe::ExplainJson(*resolved).dump(2) + "\n" : recipe::ExplainText(*resolved));
+  ASSIGN_OR_RETURN(const recipe::Resolved resolved, Load(options));
+  std::cout << (options.output == "json" ? recipe::ExplainJson(resolved).dump(2) + "\n" : recipe::ExplainText(resolved));
   return 0;
 }
 
