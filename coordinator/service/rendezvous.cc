@@ -8,6 +8,8 @@ namespace {
 
 constexpr std::size_t kMaxBytes = 64 << 20;
 constexpr std::size_t kMaxKeys = 100'000;
+constexpr std::size_t kMaxWaiters = 10'000;
+constexpr auto kMaxWait = std::chrono::hours(1);
 
 bool Waits(const v1::StoreOperation& operation) { return operation.kind() == v1::StoreOperation::KIND_GET || operation.kind() == v1::StoreOperation::KIND_WAIT; }
 
@@ -17,14 +19,18 @@ bool Rendezvous::HasAll(const Space& space, const v1::StoreOperation& operation)
   return std::all_of(operation.keys().begin(), operation.keys().end(), [&](const std::string& key) { return space.keys.count(key) != 0; });
 }
 
-void Rendezvous::Store(Space& space, const std::string& key, const std::string& value, v1::StoreReply& reply) {
-  std::string& slot = space.keys[key];
-  if (space.keys.size() > kMaxKeys || space.bytes + value.size() - slot.size() > kMaxBytes) {
+bool Rendezvous::Store(Space& space, const std::string& key, const std::string& value, v1::StoreReply& reply) {
+  const auto found = space.keys.find(key);
+  const std::size_t before = found == space.keys.end() ? 0 : key.size() + found->second.size();
+  const std::size_t keys = space.keys.size() + (found == space.keys.end() ? 1 : 0);
+  const std::size_t bytes = space.bytes - before + key.size() + value.size();
+  if (keys > kMaxKeys || bytes > kMaxBytes) {
     reply.set_error("limit: one attempt may hold 100000 keys and 64 MiB in the rendezvous store");
-    return;
+    return false;
   }
-  space.bytes += value.size() - slot.size();
-  slot = value;
+  space.bytes = bytes;
+  space.keys[key] = value;
+  return true;
 }
 
 v1::StoreReply Rendezvous::Answer(Space& space, const v1::StoreCall& call) {
@@ -32,29 +38,33 @@ v1::StoreReply Rendezvous::Answer(Space& space, const v1::StoreCall& call) {
   v1::StoreReply reply;
   reply.set_call_id(call.call_id());
   const std::string key = operation.keys_size() > 0 ? operation.keys(0) : "";
+  const auto found = space.keys.find(key);
+  const bool known = found != space.keys.end();
+  const std::string value = known ? found->second : "";
   switch (operation.kind()) {
     case v1::StoreOperation::KIND_SET:
       Store(space, key, operation.value(), reply);
       break;
     case v1::StoreOperation::KIND_GET:
-      reply.set_value(space.keys[key]);
+      reply.set_value(value);
       break;
     case v1::StoreOperation::KIND_ADD: {
       std::int64_t number = 0;
-      const std::string& text = space.keys[key];
-      std::from_chars(text.data(), text.data() + text.size(), number);
-      number += operation.delta();
-      Store(space, key, std::to_string(number), reply);
-      reply.set_number(number);
+      std::from_chars(value.data(), value.data() + value.size(), number);
+      // Wraps around, as the counters of other stores do.
+      number = static_cast<std::int64_t>(static_cast<std::uint64_t>(number) + static_cast<std::uint64_t>(operation.delta()));
+      if (Store(space, key, std::to_string(number), reply)) reply.set_number(number);
       break;
     }
-    case v1::StoreOperation::KIND_COMPARE_SET: {
-      const auto found = space.keys.find(key);
-      if (found == space.keys.end() ? operation.expected().empty() : found->second == operation.expected()) Store(space, key, operation.value(), reply);
-      reply.set_value(space.keys.count(key) != 0 ? space.keys[key] : operation.expected());
+    case v1::StoreOperation::KIND_COMPARE_SET:
+      if (known ? value == operation.expected() : operation.expected().empty()) {
+        if (Store(space, key, operation.value(), reply)) reply.set_value(operation.value());
+      } else {
+        reply.set_value(known ? value : operation.expected());
+      }
       break;
-    }
     case v1::StoreOperation::KIND_DELETE:
+      if (known) space.bytes -= key.size() + value.size();
       reply.set_number(static_cast<std::int64_t>(space.keys.erase(key)));
       break;
     case v1::StoreOperation::KIND_CHECK:
@@ -94,12 +104,22 @@ void Rendezvous::Handle(const v1::StoreCall& call, bool current, Reply reply) {
   {
     const std::lock_guard lock(mutex_);
     Space& space = spaces_[{call.job_id(), call.attempt()}];
-    if (Waits(call.operation()) && !HasAll(space, call.operation())) {
-      space.waiters.push_back({call, clock_.SteadyNow() + std::chrono::milliseconds(call.operation().timeout_ms()), std::move(reply)});
+    const bool waits = Waits(call.operation()) && !HasAll(space, call.operation());
+    if (waits && space.waiters.size() < kMaxWaiters) {
+      const auto most = std::chrono::duration_cast<std::chrono::milliseconds>(kMaxWait).count();
+      const std::chrono::milliseconds wait(std::clamp<std::int64_t>(call.operation().timeout_ms(), 0, most));
+      space.waiters.push_back({call, clock_.SteadyNow() + wait, std::move(reply)});
       return;
     }
-    answers.emplace_back(std::move(reply), Answer(space, call));
-    Wake(space, answers);
+    if (waits) {
+      v1::StoreReply full;
+      full.set_call_id(call.call_id());
+      full.set_error("limit: 10000 calls of one attempt wait in the rendezvous store");
+      answers.emplace_back(std::move(reply), std::move(full));
+    } else {
+      answers.emplace_back(std::move(reply), Answer(space, call));
+      Wake(space, answers);
+    }
   }
   for (auto& [to, answer] : answers) to(std::move(answer));
 }

@@ -33,14 +33,15 @@ class Rendezvous {
   };
   struct Space {
     std::map<std::string, std::string> keys;
-    std::size_t bytes = 0;
+    std::size_t bytes = 0;  // of keys and values
     std::vector<Waiter> waiters;
   };
   using Answers = std::vector<std::pair<Reply, v1::StoreReply>>;
 
   static bool HasAll(const Space& space, const v1::StoreOperation& operation);
   static v1::StoreReply Answer(Space& space, const v1::StoreCall& call);
-  static void Store(Space& space, const std::string& key, const std::string& value, v1::StoreReply& reply);
+  // False, with the error set: a limit is hit and nothing was changed.
+  static bool Store(Space& space, const std::string& key, const std::string& value, v1::StoreReply& reply);
   static void Wake(Space& space, Answers& answers);
 
   const Clock& clock_;
