@@ -54,21 +54,32 @@ absl::Status Refused(const absl::Status& status, const std::string& file) {
   return absl::InvalidArgumentError("the job is refused; nothing was stored (" + Shown(file) + ")\n" + std::string(status.message()));
 }
 
+// Every problem with its line, also those that only the cluster knows of; `known` where nobody can be asked for more.
+absl::Status AllProblems(Client& client, const std::string& text, const Options& options, const absl::Status& known) {
+  client.set_patience(std::chrono::milliseconds(0));
+  const auto nodes = client.Call(client.cluster(), &v1::ClusterService::Stub::ListNodes, v1::ListNodesRequest());
+  if (!nodes.ok() || nodes->nodes().empty()) return known;
+  recipe::Roots offered(std::in_place);
+  for (const v1::Node& node : nodes->nodes()) offered->insert(node.data_roots().begin(), node.data_roots().end());
+  const absl::Status all = recipe::ResolveText(text, Shown(options.file), options.sets, offered).status();
+  return all.ok() ? known : all;
+}
+
 absl::StatusOr<int> Submit(const Cli& cli, Options& options) {
   double timeout = 0;
   if ((timeout = ParseDuration(options.timeout)) < 0) return absl::InvalidArgumentError("--timeout: found \"" + options.timeout + "\"; expected e.g. 90s, 10m, 2h");
   if (options.request_id.empty()) options.request_id = NewUuid();
   if (!IsUuid(options.request_id)) return absl::InvalidArgumentError("--request-id: found \"" + options.request_id + "\"; expected a lower-case UUID");
   ASSIGN_OR_RETURN(const std::string text, ReadText(options.file));
+  const auto client = cli.Connect();
   const auto resolved = recipe::ResolveText(text, Shown(options.file), options.sets);
-  if (!resolved.ok()) return Refused(resolved.status(), options.file);
+  if (!resolved.ok()) return Refused(AllProblems(*client, text, options, resolved.status()), options.file);
   v1::SubmitJobRequest request;
   // As the user wrote it: presets and defaults are the coordinator's.
   ASSIGN_OR_RETURN(*request.mutable_spec(), spec::ParseJob(text, Shown(options.file), options.sets));
   request.set_request_id(options.request_id);
   request.set_dry_run(options.dry_run);
 
-  const auto client = cli.Connect();
   absl::StatusOr<v1::SubmitJobResponse> answer;
   {
     Interrupts interrupts;
@@ -80,7 +91,8 @@ absl::StatusOr<int> Submit(const Cli& cli, Options& options) {
     answer = client->Call(client->jobs(), &v1::JobsService::Stub::SubmitJob, request);
   }
   if (!answer.ok()) {
-    absl::Status status = Refused(answer.status(), options.file);
+    absl::Status status = answer.status();
+    if (absl::IsInvalidArgument(status)) status = Refused(AllProblems(*client, text, options, status), options.file);
     if (absl::IsUnavailable(status)) {
       status = absl::UnavailableError(std::string(status.message()) + "\nThe job may or may not have been stored. To repeat this very submit without doubling it: --request-id " + options.request_id);
     }

@@ -50,7 +50,7 @@ std::string Suggest(const std::string& found, const std::vector<std::string>& kn
 class Resolver {
  public:
   // `keys`: what the job file holds, by path. A message cannot tell `keep: 0` from no `keep`, the file can.
-  explicit Resolver(const v1::JobSpec& given, const std::map<std::string, spec::Mark>& keys = {}) : given_(given), keys_(keys) {}
+  Resolver(const v1::JobSpec& given, const Roots& offered, const std::map<std::string, spec::Mark>& keys = {}) : given_(given), offered_(offered), keys_(keys) {}
 
   std::vector<Problem> problems;
   Resolved out;
@@ -226,12 +226,21 @@ class Resolver {
     }
   }
 
+  // A root that no worker offers is a slip of the pen.
+  void CheckOffered(const std::string& root) {
+    if (!offered_ || offered_->count(root) != 0) return;
+    std::string list;
+    for (const std::string& name : *offered_) list += (list.empty() ? "" : ", ") + name;
+    Bad("data.root", "found \"" + root.substr(0, 80) + "\", which no worker offers; expected one of: " + (list.empty() ? "(none is offered)" : list) + "; or start a worker with --data-root " + root.substr(0, 80) + "=PATH");
+  }
+
   void DataAndViews() {
     const v1::DataSpec& data = s().data();
     if (data.root().empty()) {
       Bad("data.root", "missing; expected the name of a data root a worker offers (--data-root NAME=PATH)");
     } else {
       CheckName("data.root", data.root());
+      CheckOffered(data.root());
     }
     CheckPath(data.path());
     Range<std::int64_t>("data.limit", data.limit(), 0, std::int64_t{1} << 40);
@@ -407,13 +416,14 @@ class Resolver {
   }
 
   const v1::JobSpec& given_;
+  const Roots& offered_;
   const std::map<std::string, spec::Mark> keys_;
 };
 
 }  // namespace
 
-absl::StatusOr<Resolved> Resolve(const v1::JobSpec& spec) {
-  Resolver resolver(spec);
+absl::StatusOr<Resolved> Resolve(const v1::JobSpec& spec, const Roots& offered) {
+  Resolver resolver(spec, offered);
   resolver.Run();
   if (resolver.problems.empty()) return std::move(resolver.out);
   std::string text;
@@ -421,9 +431,9 @@ absl::StatusOr<Resolved> Resolve(const v1::JobSpec& spec) {
   return absl::InvalidArgumentError(text);
 }
 
-absl::StatusOr<Resolved> ResolveText(std::string_view text, const std::string& filename, const std::vector<std::string>& sets) {
+absl::StatusOr<Resolved> ResolveText(std::string_view text, const std::string& filename, const std::vector<std::string>& sets, const Roots& offered) {
   spec::Parsed parsed = spec::ParseJobWithMarks(text, sets);
-  Resolver resolver(parsed.spec, parsed.marks);
+  Resolver resolver(parsed.spec, offered, parsed.marks);
   resolver.Run();
   std::vector<Problem> problems = parsed.problems;
   std::set<std::string> said;

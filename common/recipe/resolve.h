@@ -2,6 +2,8 @@
 
 // JobSpec -> Recipe: presets, defaults, validation with every problem at once. Pure; thread-safe.
 
+#include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,10 +22,14 @@ struct Resolved {
   std::vector<std::string> warnings;  // a sentence each
 };
 
+// Data roots the cluster's workers offer; absent: not known, so not checked.
+using Roots = std::optional<std::set<std::string>>;
+
 // InvalidArgument: one line "field: problem" each.
-absl::StatusOr<Resolved> Resolve(const v1::JobSpec& spec);
+absl::StatusOr<Resolved> Resolve(const v1::JobSpec& spec, const Roots& offered = std::nullopt);
 
 // The whole way from a job file. InvalidArgument: every problem of form and of value, "file:line:column: field: problem".
-absl::StatusOr<Resolved> ResolveText(std::string_view text, const std::string& filename, const std::vector<std::string>& sets = {});
+absl::StatusOr<Resolved> ResolveText(std::string_view text, const std::string& filename, const std::vector<std::string>& sets = {},
+                                     const Roots& offered = std::nullopt);
 
 }  // namespace vicreg::recipe

@@ -25,15 +25,20 @@ absl::Status Abridged(const absl::Status& status) {
   return absl::Status(status.code(), text.substr(0, end) + "\nand " + std::to_string(left_out) + " more problems");
 }
 
-// A root that no node has ever offered is a slip of the pen; one whose node is away for the moment is not.
-absl::Status CheckRoot(const core::Transaction& tx, const std::string& root) {
-  std::set<std::string> offered;
-  for (const core::Node* node : tx.Nodes()) offered.insert(node->data_roots.begin(), node->data_roots.end());
-  if (tx.Nodes().empty() || offered.count(root) != 0) return absl::OkStatus();
-  std::string list;
-  for (const std::string& name : offered) list += (list.empty() ? "" : ", ") + name;
-  return absl::InvalidArgumentError("data.root: found \"" + root + "\", which no worker offers; offered: " + (list.empty() ? "none" : list) +
-                                    ". Start a worker with --data-root " + root + "=PATH");
+// Of every node ever seen: a root whose node is away for the moment is no slip of the pen. Before the first node nothing is known.
+template <typename Nodes>
+recipe::Roots OfferedRoots(const Nodes& nodes) {
+  if (nodes.empty()) return std::nullopt;
+  recipe::Roots offered(std::in_place);
+  for (const core::Node& node : nodes) offered->insert(node.data_roots.begin(), node.data_roots.end());
+  return offered;
+}
+
+absl::Status CheckRoot(const core::Transaction& tx, const v1::JobSpec& spec) {
+  std::vector<core::Node> nodes;
+  for (const core::Node* node : tx.Nodes()) nodes.push_back(*node);
+  const recipe::Roots offered = OfferedRoots(nodes);
+  return !offered || offered->count(spec.data().root()) != 0 ? absl::OkStatus() : recipe::Resolve(spec, offered).status();
 }
 
 core::Job ToJob(const recipe::Resolved& resolved, const std::string& owner) {
@@ -68,10 +73,10 @@ grpc::ServerUnaryReactor* JobsService::SubmitJob(grpc::CallbackServerContext* co
     const core::Job job = ToJob(*resolved, who.name);
     auto id = std::make_shared<std::string>();
     coordinator_.Post(
-        [=, dry_run = request->dry_run(), request_id = request->request_id(), sha256 = Sha256Hex(request->spec().SerializeAsString())](core::Transaction& tx) -> absl::Status {
+        [=, spec = resolved->spec, dry_run = request->dry_run(), request_id = request->request_id(), sha256 = Sha256Hex(request->spec().SerializeAsString())](core::Transaction& tx) -> absl::Status {
           // A repeated request gets its first answer, whatever has changed since.
           if (tx.FindRequest(request_id) == nullptr) {
-            RETURN_IF_ERROR(CheckRoot(tx, job.data_root));
+            RETURN_IF_ERROR(CheckRoot(tx, spec));
             const auto live = tx.LiveJobs();
             if (std::count_if(live.begin(), live.end(), [](const core::Job* j) { return j->state == core::JobState::kQueued; }) >= kMaxQueued) {
               return absl::ResourceExhaustedError("2000 jobs are queued, the limit of a project: wait, or cancel some");

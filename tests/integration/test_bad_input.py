@@ -14,7 +14,7 @@ BAD = """name: Bad_Name
 preset: demo-cpu
 world_size: 2
 batch_size: 1
-data: {root: fixture, limt: 5}
+data: {root: nowhere, limt: 5}
 optimizer: {name: adamw, lr: fast}
 optimizer: {name: lars}
 loss: {lambda: -1}
@@ -38,7 +38,7 @@ class Submit(unittest.TestCase):
 
     def test_every_problem_at_once_with_line_and_field(self):
         message = self.refused(BAD)
-        for line, part in [(5, "limt"), (6, "optimizer.lr"), (7, "optimizer")]:
+        for line, part in [(5, "limt"), (5, "data.root.*nowhere.*fixture"), (6, "optimizer.lr"), (7, "optimizer")]:
             self.assertRegex(message, rf"(?m)^.*:{line}:\d+: .*{part}")
         self.assertIn("limit", message)  # the nearest key
 
