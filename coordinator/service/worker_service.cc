@@ -106,7 +106,8 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
     const std::lock_guard lock(mutex_);
     if (finished_) return;
     finished_ = true;
-    Finish(rpc::ToGrpc(why));
+    // Status messages travel in headers, which hold 8 KiB.
+    Finish(rpc::ToGrpc(absl::Status(why.code(), Cut(std::string(why.message()), 2000))));
   }
 
   void OnReadDone(bool ok) override {

@@ -123,7 +123,7 @@ History::Tail& History::TailOf(const std::string& job_id, std::map<std::string, 
 }
 
 absl::Status History::Fenced(const Item& item, int newest) {
-  return absl::FailedPreconditionError("attempt " + std::to_string(item.attempt) + " of job " + item.job_id + " is over; the newest is " + std::to_string(newest));
+  return absl::FailedPreconditionError("attempt " + std::to_string(item.attempt) + " of job " + item.job_id.substr(0, 80) + " is over; the newest is " + std::to_string(newest));
 }
 
 absl::Status History::Apply(Item& item, std::map<std::string, Tail>& changed, Counts& counts) {
@@ -147,7 +147,7 @@ absl::Status History::Apply(Item& item, std::map<std::string, Tail>& changed, Co
     return absl::OkStatus();
   }
   if (item.attempt > tail.attempt) {
-    return absl::UnavailableError("attempt " + std::to_string(item.attempt) + " of job " + item.job_id + " has not begun in the metric history yet: send its rows again");
+    return absl::UnavailableError("attempt " + std::to_string(item.attempt) + " of job " + item.job_id.substr(0, 80) + " has not begun in the metric history yet: send its rows again");
   }
   if (item.attempt < tail.attempt) {
     counts.fenced += static_cast<std::int64_t>(item.rows.size());

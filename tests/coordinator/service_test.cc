@@ -554,6 +554,19 @@ TEST_F(Service, ExitMessageThatIsTooLongIsCutBetweenCharacters) {
   EXPECT_EQ(job.ranks(0).exit_message(), message.substr(0, 1 + 3 * 1365));
 }
 
+TEST_F(Service, RefusalOfAWorkerFitsIntoItsHeaders) {
+  FakeWorker worker(*workers_, "a");
+  ASSERT_TRUE(worker.Next(v1::ConnectResponse::kWelcome).has_welcome());
+  v1::ConnectRequest message;
+  message.mutable_report()->set_job_id(std::string(100'000, 'x'));
+  message.mutable_report()->set_attempt(1);
+  message.mutable_report()->mutable_rows()->add_rows()->set_step(1);
+  worker.Say(message);
+  const grpc::Status status = worker.Ended();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(status.error_message(), HasSubstr("has not begun"));
+}
+
 TEST_F(Service, FirstMessageMustBeRegisterAndMakeSense) {
   v1::ConnectRequest beat, nameless, greedy;
   beat.mutable_heartbeat()->set_sequence(1);

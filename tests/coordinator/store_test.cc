@@ -274,7 +274,9 @@ TEST_F(Store, AttemptNumberThatFallsIsRefused) {
   auto store = Open();
   cluster.state = Load(*store);
   LiveALittle(*store, cluster);
-  EXPECT_FALSE(Commit(*store, cluster, [](Transaction& tx) { tx.EditJob("retried").attempt = 1; }).ok());
+  for (const int attempt : {0, 1}) {
+    EXPECT_FALSE(Commit(*store, cluster, [&](Transaction& tx) { tx.EditJob("retried").attempt = attempt; }).ok()) << attempt;
+  }
   EXPECT_EQ(Load(*store).jobs.at("retried").attempt, 2);
 }
 
