@@ -5,6 +5,7 @@
 
 #include "cli/command.h"
 #include "cli/exit_code.h"
+#include "common/rpc/log.h"
 #include "common/spec/tree.h"
 #include "common/version.h"
 
@@ -13,6 +14,7 @@ namespace {
 
 int Main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
+  rpc::TakeOverGrpcLog(/*quiet=*/true);
   CLI::App app("Submit VICReg pretraining jobs to a coordinator, watch them, and fetch what they made.", "vicreg");
   Cli cli{app};
   app.require_subcommand(1);

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "common/log.h"
+#include "common/rpc/log.h"
 #include "common/version.h"
 #include "coordinator/service/server.h"
 #include "spdlog/spdlog.h"
@@ -27,6 +28,7 @@ int main(int argc, char** argv) {
   if (options.artifact_root.empty()) options.artifact_root = options.folder + "/../artifacts";
   umask(077);
   vicreg::InitLog("vicreg-coordinator");
+  vicreg::rpc::TakeOverGrpcLog();
   // Blocked before any thread exists, so that only sigwait below sees them.
   sigset_t signals;
   sigemptyset(&signals);

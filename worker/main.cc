@@ -11,6 +11,7 @@
 
 #include "common/files.h"
 #include "common/log.h"
+#include "common/rpc/log.h"
 #include "common/version.h"
 #include "spdlog/spdlog.h"
 #include "worker/agent/coordinator_stream.h"
@@ -98,6 +99,7 @@ int main(int argc, char** argv) {
   }
   umask(077);
   vicreg::InitLog("vicreg-worker");
+  vicreg::rpc::TakeOverGrpcLog();
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);

@@ -11,6 +11,7 @@
 #include "common/enum_names.h"
 #include "common/log.h"
 #include "common/recipe/resolve.h"
+#include "common/rpc/log.h"
 #include "common/version.h"
 #include "spdlog/spdlog.h"
 #include "worker/rank/link.h"
@@ -168,6 +169,7 @@ int main(int argc, char** argv) {
   const rlimit no_core{0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
   vicreg::InitLog("vicreg-rank");
+  vicreg::rpc::TakeOverGrpcLog();
   signal(SIGPIPE, SIG_IGN);
   signal(SIGTERM, OnTerm);
   signal(SIGINT, SIG_IGN);
