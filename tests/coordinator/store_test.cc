@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <tuple>
 
 #include "common/files.h"
 #include "coordinator/core/decide.h"
@@ -110,6 +111,34 @@ std::string Durable(const core::State& state) {
   return text + std::to_string(state.next_queue_seq) + " " + std::to_string(state.next_event_seq);
 }
 
+// Field by field, not by the record that is being tested.
+bool Same(const core::Rank& a, const core::Rank& b) {
+  const auto all = [](const core::Rank& r) {
+    return std::tie(r.rank, r.node, r.incarnation, r.slot, r.state, r.pid, r.acked, r.exit_reason, r.exit_message);
+  };
+  return all(a) == all(b);
+}
+bool Same(const core::Checkpoint& a, const core::Checkpoint& b) {
+  const auto all = [](const core::Checkpoint& c) { return std::tie(c.attempt, c.step, c.path, c.hash, c.bytes); };
+  return all(a) == all(b);
+}
+bool Same(const core::Job& a, const core::Job& b) {
+  const auto all = [](const core::Job& j) {
+    return std::tie(j.id, j.name, j.owner, j.spec, j.recipe_hash, j.slot_kind, j.data_root, j.world_size, j.max_charges, j.checkpoint_keep,
+                    j.queue_seq, j.state, j.reason, j.message, j.attempt, j.prepared, j.cancel, j.charges, j.resumed_step, j.total_steps,
+                    j.export_path, j.events, j.submitted_us, j.started_us, j.ended_us, j.restarts);
+  };
+  const auto equal = [](const auto& x, const auto& y) { return Same(x, y); };
+  return all(a) == all(b) && std::equal(a.ranks.begin(), a.ranks.end(), b.ranks.begin(), b.ranks.end(), equal) &&
+         std::equal(a.checkpoints.begin(), a.checkpoints.end(), b.checkpoints.begin(), b.checkpoints.end(), equal);
+}
+bool Same(const core::Node& a, const core::Node& b) {
+  const auto all = [](const core::Node& n) {
+    return std::tie(n.name, n.boot_id, n.build, n.incarnation, n.state, n.cpu_slots, n.gpu_slots, n.data_roots, n.message, n.last_heard_us);
+  };
+  return all(a) == all(b);
+}
+
 absl::Status Register(SqliteStore& store, CoreCluster& cluster, const std::string& name, int slots) {
   core::Registration registration;
   registration.node.name = name;
@@ -185,9 +214,58 @@ TEST_F(Store, WhatWasCommittedIsReadBackEqualAfterReopening) {
   }
   const core::State state = Load(*Open());
   EXPECT_EQ(Durable(state), Durable(cluster.state));
+  for (const auto& [id, job] : cluster.state.jobs) EXPECT_TRUE(Same(state.jobs.at(id), job)) << id;
   EXPECT_EQ(state.nodes.at("a").state, core::NodeState::kJoining) << "nothing is placed before it is heard";
   EXPECT_EQ(state.jobs.at("training").checkpoints.size(), 2u);
   EXPECT_EQ(state.jobs.at("training").ranks.at(0).pid, 4711);
+}
+
+TEST(Record, EveryFieldIsReadBackEqual) {
+  core::Job job;
+  job.id = "id";
+  job.name = "name";
+  job.owner = "owner";
+  job.spec = std::string("\0\xff", 2);
+  job.recipe_hash = "recipe";
+  job.slot_kind = "gpu";
+  job.data_root = "root";
+  job.world_size = 2;
+  job.max_charges = 7;
+  job.checkpoint_keep = 8;
+  job.queue_seq = std::int64_t{1} << 60;
+  job.state = JobState::kStopping;
+  job.reason = core::Reason::kNodeLost;
+  job.message = "quote \" backslash \\ new line \n tab \t ü";
+  job.attempt = 9;
+  job.ranks = {{0, "a", 3, 1, core::RankState::kStepping, 4711, 12, ExitReason::kNone, ""},
+               {1, "b", 4, 2, core::RankState::kExited, 0, 13, ExitReason::kHung, "hung in step 5"}};
+  job.prepared = {"a", "b"};
+  job.cancel = true;
+  job.charges = 2;
+  job.resumed_step = 100;
+  job.total_steps = 1000;
+  job.checkpoints = {{2, 200, "path 2", "hash 2", 20}, {1, 100, "path 1", "hash 1", 10}};
+  job.export_path = "export";
+  job.events = 33;
+  job.submitted_us = 1;
+  job.started_us = 2;
+  job.ended_us = 3;
+  job.restarts = {{"crash", 2}, {"node_lost", 1}};
+  EXPECT_TRUE(Same(JobFromRecord(JobRecord(job), job.spec), job));
+  EXPECT_FALSE(Same(core::Job{}, job));
+
+  core::Node node;
+  node.name = "name";
+  node.boot_id = "boot";
+  node.build = "build";
+  node.incarnation = 5;
+  node.state = core::NodeState::kSuspect;
+  node.cpu_slots = 6;
+  node.gpu_slots = 7;
+  node.data_roots = {"x", "y"};
+  node.message = "message";
+  node.last_heard_us = 8;
+  EXPECT_TRUE(Same(NodeFromRecord(NodeRecord(node)), node));
 }
 
 TEST_F(Store, WhatWasCommittedSurvivesAKill) {

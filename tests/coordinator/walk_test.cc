@@ -113,11 +113,22 @@ class Walk {
       history_.push_back("(commit failed)");
       return;
     }
-    const State before = state_;
+    const State before = Before(tx);
     tx.ApplyTo(state_);
     Check(before, tx);
     for (std::size_t i = 0; i < acts.size(); ++i) acts[i].done(answers[i]);
     for (const Message& message : tx.messages()) Deliver(message);
+  }
+
+  // As much of the state as the changes are compared with.
+  State Before(const Transaction& tx) const {
+    State before;
+    before.next_event_seq = state_.next_event_seq;
+    before.nodes = state_.nodes;
+    for (const auto& [id, job] : tx.jobs()) {
+      if (const auto found = state_.jobs.find(id); found != state_.jobs.end()) before.jobs.insert(*found);
+    }
+    return before;
   }
 
   void Deliver(const Message& message) {
@@ -471,7 +482,7 @@ class Walk {
     started_ = clock_.SteadyNow();
     Transaction recovery(state_, options_, started_, clock_.WallMicros());
     Recover(recovery);
-    const State before = state_;
+    const State before = Before(recovery);
     recovery.ApplyTo(state_);
     CheckEvents(before, recovery);
     history_.push_back("(coordinator restarted)");
