@@ -542,7 +542,7 @@ TEST_F(Service, ExitMessageThatIsTooLongIsCutBetweenCharacters) {
   FakeWorker worker(*workers_, "a");
   const std::string id = SubmitOne();
   const v1::Launch launch = worker.Launched();
-  std::string message = "x";
+  std::string message = "xx";  // so that byte 4096 is in the middle of one
   while (message.size() < 10'000) message += "\xe2\x82\xac";  // three bytes each
   worker.Report(launch, 1, [&](v1::RankReport& r) {
     r.mutable_exited()->set_reason(v1::EXIT_REASON_DATA);
@@ -551,7 +551,7 @@ TEST_F(Service, ExitMessageThatIsTooLongIsCutBetweenCharacters) {
   worker.Next(v1::ConnectResponse::kAck);
   const v1::Job job = Get(id);
   ASSERT_EQ(job.ranks_size(), 1);
-  EXPECT_EQ(job.ranks(0).exit_message(), message.substr(0, 1 + 3 * 1365));
+  EXPECT_EQ(job.ranks(0).exit_message(), message.substr(0, 2 + 3 * 1364));
 }
 
 TEST_F(Service, RefusalOfAWorkerFitsIntoItsHeaders) {
