@@ -48,8 +48,9 @@ absl::Status FollowJob(Client& client, const std::string& id, std::optional<Stea
   absl::Status status = client.Follow<v1::WatchJobResponse>(
       interrupts, deadline, [&](grpc::ClientContext* context) { return client.jobs().WatchJob(context, request); },
       [&](const v1::WatchJobResponse& update) { return take(update.job()) && !HasEnded(update.job().state()); });
-  if (absl::IsCancelled(status)) std::cerr << DetachHint(id);
-  if (absl::IsDeadlineExceeded(status)) status = absl::DeadlineExceededError("job " + ShortId(id) + " did not get there in time; it goes on\n" + DetachHint(id));
+  if (absl::IsCancelled(status)) std::cerr << DetachHint(id) << "\n";
+  if (absl::IsDeadlineExceeded(status)) status = absl::DeadlineExceededError("job " + ShortId(id) + " did not get there in time. " + DetachHint(id));
+
   return status;
 }
 
@@ -91,7 +92,7 @@ absl::StatusOr<int> Wait(const Cli& cli, const Options& options) {
 }  // namespace
 
 std::string DetachHint(const std::string& id) {
-  return "The job goes on without this command. To come back: vicreg watch " + ShortId(id) + "   To end it: vicreg cancel " + ShortId(id) + "\n";
+  return "The job goes on without this command. To come back: vicreg watch " + ShortId(id) + "   To end it: vicreg cancel " + ShortId(id);
 }
 
 absl::StatusOr<int> Watch(const Cli& cli, Client& client, const std::string& id, bool quiet, double timeout_seconds) {
@@ -110,7 +111,7 @@ absl::StatusOr<int> Watch(const Cli& cli, Client& client, const std::string& id,
   });
   if (absl::IsCancelled(status)) return kDetached;
   if (absl::IsDeadlineExceeded(status)) {
-    std::cerr << "vicreg: " << status.message();
+    std::cerr << "vicreg: " << status.message() << "\n";
     return kWaitTimedOut;
   }
   RETURN_IF_ERROR(status);

@@ -27,7 +27,7 @@ absl::StatusOr<int> Ended(const absl::Status& status, const std::string& id) {
     RETURN_IF_ERROR(status);
     return 0;
   }
-  std::cerr << DetachHint(id);
+  std::cerr << DetachHint(id) << "\n";
   return kDetached;
 }
 

@@ -13,6 +13,7 @@ namespace {
 constexpr std::size_t kMaxBatch = 64;
 constexpr std::size_t kMaxQueue = 10'000;
 constexpr auto kTimerStep = std::chrono::milliseconds(250);
+constexpr std::chrono::seconds kProbe{1};
 
 std::string Lower(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
@@ -35,8 +36,8 @@ Coordinator::~Coordinator() {
 
 absl::Status Coordinator::Start() {
   ASSIGN_OR_RETURN(state_, store_->Load());
-  started_ = clock_.SteadyNow();
-  core::Transaction recovery(state_, options_, started_, clock_.WallMicros());
+  uninterrupted_since_ = clock_.SteadyNow();
+  core::Transaction recovery(state_, options_, uninterrupted_since_, clock_.WallMicros());
   core::Recover(recovery);
   if (recovery.changed()) {
     RETURN_IF_ERROR(store_->Commit(recovery));
@@ -90,7 +91,7 @@ void Coordinator::RunBatch(std::vector<Command> batch) {
   core::Transaction transaction(state_, options_, now, clock_.WallMicros());
   std::vector<absl::Status> answers;
   for (const Command& command : batch) answers.push_back(command.decide(transaction));
-  core::OnTime(transaction, std::chrono::duration_cast<std::chrono::milliseconds>(now - started_));
+  core::OnTime(transaction, std::chrono::duration_cast<std::chrono::milliseconds>(now - uninterrupted_since_));
   core::Schedule(transaction);
 
   absl::Status saved;
@@ -98,6 +99,14 @@ void Coordinator::RunBatch(std::vector<Command> batch) {
   if (transaction.changed()) {
     saved = store_->Commit(transaction);
     seconds = std::chrono::duration<double>(clock_.SteadyNow() - now).count();
+  }
+  // An outage ends with the first write that works; where nobody writes, we try.
+  absl::Status works = saved;
+  const bool probe = !transaction.changed() && !degraded_.ok() && now >= next_probe_;
+  if (probe) works = store_->Probe();
+  if (!works.ok()) {
+    uninterrupted_since_ = now;
+    next_probe_ = now + kProbe;
   }
   {
     const std::lock_guard lock(state_mutex_);
@@ -107,8 +116,10 @@ void Coordinator::RunBatch(std::vector<Command> batch) {
       ++commits_;
       commit_seconds_ += seconds;
       if (!saved.ok()) ++store_errors_;
-      if (degraded_ != saved) spdlog::log(saved.ok() ? spdlog::level::info : spdlog::level::err, saved.ok() ? "store works again" : std::string(saved.message()));
-      degraded_ = saved;
+    }
+    if (transaction.changed() || probe) {
+      if (degraded_ != works) spdlog::log(works.ok() ? spdlog::level::info : spdlog::level::err, works.ok() ? "store works again" : std::string(works.message()));
+      degraded_ = works;
     }
   }
   if (saved.ok()) {

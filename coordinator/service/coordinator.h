@@ -86,7 +86,8 @@ class Coordinator {
   const Clock& clock_;
   const std::string artifact_root_;
   const core::Options options_;
-  TimePoint started_;
+  // Since when heard workers could also be recorded as heard: the start, or the end of the last store outage. No silence counts from before.
+  TimePoint uninterrupted_since_, next_probe_{};
 
   mutable std::mutex state_mutex_;
   core::State state_;  // written by the core thread

@@ -199,6 +199,15 @@ absl::StatusOr<core::State> SqliteStore::Load() {
   }
 }
 
+absl::Status SqliteStore::Probe() {
+  try {
+    database_.exec("INSERT INTO meta VALUES('probe','1') ON CONFLICT(key) DO UPDATE SET value=CAST(value AS INTEGER)+1");
+    return absl::OkStatus();
+  } catch (const SQLite::Exception& error) {
+    return FromSqlite(error, "write", path_);
+  }
+}
+
 absl::Status SqliteStore::Commit(const core::Transaction& transaction) {
   try {
     SQLite::Transaction change(database_);

@@ -29,6 +29,9 @@ class SqliteStore {
   // Jobs, nodes, events and requests of the transaction in one commit, or nothing. ResourceExhausted: disk full.
   absl::Status Commit(const core::Transaction& transaction);
 
+  // Writes something small, to learn whether commits work again after one that failed.
+  absl::Status Probe();
+
   // Events with seq > after, of one job (or all when empty), ascending.
   absl::StatusOr<std::vector<core::Event>> ReadEvents(const std::string& job_id, std::int64_t after, int limit);
 

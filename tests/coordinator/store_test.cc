@@ -19,6 +19,7 @@
 #include "common/files.h"
 #include "coordinator/core/decide.h"
 #include "coordinator/store/record.h"
+#include "tests/coordinator/connections.h"
 #include "tests/coordinator/core_cluster.h"
 
 namespace vicreg::store {
@@ -32,30 +33,6 @@ using std::chrono::seconds;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-
-// Every connection opened while one of these lives, in order: the store's writer first, then its reader.
-class Connections {
- public:
-  Connections() {
-    open().clear();
-    sqlite3_auto_extension(reinterpret_cast<void (*)()>(&Opened));
-  }
-  ~Connections() { sqlite3_cancel_auto_extension(reinterpret_cast<void (*)()>(&Opened)); }
-
-  // The disk of the first connection is full after `pages` pages.
-  static void LimitPages(int pages) { Run("PRAGMA max_page_count=" + std::to_string(pages)); }
-  static void Run(const std::string& sql) { ASSERT_EQ(sqlite3_exec(open().at(0), sql.c_str(), nullptr, nullptr, nullptr), SQLITE_OK); }
-
- private:
-  static std::vector<sqlite3*>& open() {
-    static std::vector<sqlite3*> connections;
-    return connections;
-  }
-  static int Opened(sqlite3* connection, char**, const void*) {
-    open().push_back(connection);
-    return SQLITE_OK;
-  }
-};
 
 class Store : public ::testing::Test {
  protected:

@@ -1,0 +1,104 @@
+// Goal: while the store cannot be written nothing is promised and no worker is blamed; afterwards all goes on as before.
+// Method: the real shell over a real store whose writer is refused, with a clock that moves only when told to.
+#include <gmock/gmock.h>
+
+#include <filesystem>
+#include <future>
+#include <thread>
+
+#include "coordinator/service/coordinator.h"
+#include "tests/coordinator/connections.h"
+#include "tests/testing/fake_clock.h"
+
+namespace vicreg::service {
+namespace {
+
+using std::chrono::seconds;
+
+class Outage : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = ::testing::TempDir() + "outage_test_XXXXXX";
+    ASSERT_NE(mkdtemp(name.data()), nullptr);
+    folder_ = name;
+    auto store = store::SqliteStore::Open(folder_);
+    ASSERT_TRUE(store.ok()) << store.status();
+    auto history = telemetry::History::Open(folder_);
+    ASSERT_TRUE(history.ok()) << history.status();
+    coordinator_ = std::make_unique<Coordinator>(*std::move(store), *std::move(history), clock_, folder_);
+    ASSERT_TRUE(coordinator_->Start().ok());
+  }
+  void TearDown() override {
+    coordinator_.reset();
+    std::filesystem::remove_all(folder_);
+  }
+
+  absl::Status Do(Coordinator::Decide decide) {
+    std::promise<absl::Status> done;
+    coordinator_->Post(std::move(decide), [&](absl::Status status) { done.set_value(std::move(status)); });
+    return done.get_future().get();
+  }
+  absl::Status Register() {
+    core::Registration registration;
+    registration.node.name = "n";
+    registration.node.boot_id = "b";
+    registration.node.cpu_slots = 1;
+    return Do([=](core::Transaction& tx) { return core::Register(tx, registration).status(); });
+  }
+  absl::Status Heartbeat() {
+    return Do([](core::Transaction& tx) { return core::Heartbeat(tx, "n", 1); });
+  }
+  static void Writable(bool yes) { store::Connections::Run(yes ? "PRAGMA query_only=0" : "PRAGMA query_only=1"); }
+  core::NodeState State() { return coordinator_->Nodes().at(0).state; }
+  template <typename F>
+  bool Until(F condition) {
+    for (int i = 0; i < 500 && !condition(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    return condition();
+  }
+
+  testing::FakeClock clock_;
+  store::Connections connections_;
+  std::string folder_;
+  std::unique_ptr<Coordinator> coordinator_;
+};
+
+TEST_F(Outage, NobodyIsLostForASilenceThatWasOurs) {
+  ASSERT_TRUE(Register().ok());
+  for (int i = 0; i < 40; ++i) {  // well past the grace after a start
+    clock_.Advance(seconds(2));
+    ASSERT_TRUE(Heartbeat().ok());
+  }
+  Writable(false);
+  EXPECT_FALSE(Register().ok());
+  EXPECT_FALSE(coordinator_->Ready().ok());
+  // The worker's reports fail and it cannot register anew for half a minute.
+  for (int i = 0; i < 15; ++i) {
+    clock_.Advance(seconds(2));
+    EXPECT_FALSE(Register().ok());
+  }
+  Writable(true);
+  ASSERT_TRUE(Until([&] {
+    clock_.Advance(seconds(1));
+    return coordinator_->Ready().ok();
+  }));
+  EXPECT_EQ(State(), core::NodeState::kSuspect);
+  EXPECT_TRUE(Heartbeat().ok());
+  EXPECT_EQ(State(), core::NodeState::kReady);
+  // From here on silence counts again.
+  clock_.Advance(seconds(61));
+  EXPECT_TRUE(Until([&] { return State() == core::NodeState::kLost; }));
+}
+
+TEST_F(Outage, EndsWithoutAnybodyWriting) {
+  Writable(false);
+  EXPECT_FALSE(Register().ok());
+  EXPECT_FALSE(coordinator_->Ready().ok());
+  Writable(true);
+  EXPECT_TRUE(Until([&] {
+    clock_.Advance(seconds(1));
+    return coordinator_->Ready().ok();
+  }));
+}
+
+}  // namespace
+}  // namespace vicreg::service
