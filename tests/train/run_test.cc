@@ -3,6 +3,7 @@
 // Method: whole runs of a small recipe on the committed fixture, one rank, compared by the bytes of their checkpoints.
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "common/files.h"
+#include "worker/train/checkpoint/safetensors.h"
 #include "worker/train/eval/knn.h"
 #include "worker/train/trainer.h"
 
@@ -101,6 +103,46 @@ TEST_F(RunTest, ResumedEqualsUninterrupted) {
     EXPECT_TRUE(Bytes(whole.checkpoints.back(), name) == Bytes(second.checkpoints.back(), name)) << name << " differs";
   }
   EXPECT_TRUE(fs::exists(root_ + "/" + second.exported + "/encoder.safetensors"));
+}
+
+// Loads `tensors` over the network's own of the same name, each once and all of them.
+void Fill(Network& network, const std::vector<NamedTensor>& tensors, const std::string& prefix) {
+  std::size_t filled = 0;
+  for (const NamedTensor& own : network.parameters().all()) {
+    if (own.name.rfind("encoder.", 0) != 0) continue;
+    for (const NamedTensor& t : tensors) {
+      if (prefix + t.name != own.name) continue;
+      const at::NoGradGuard no_grad;
+      own.value.copy_(t.value);
+      ++filled;
+    }
+  }
+  ASSERT_GT(filled, 0u);
+  const auto wanted = std::count_if(tensors.begin(), tensors.end(), [&](const NamedTensor& t) { return (prefix + t.name).rfind("encoder.", 0) == 0; });
+  ASSERT_EQ(filled, static_cast<std::size_t>(wanted));
+}
+
+TEST_F(RunTest, ExportedEncoderHasTheFeaturesOfTheOneInTraining) {
+  const ImageSet images = ReadIdx(Context(1).data_root, "", "test", 40);
+  for (const char* name : {"tiny", "resnet18"}) {
+    SCOPED_TRACE(name);
+    recipe::Recipe recipe = Small();
+    recipe.encoder.name = name;
+    recipe.encoder.width = 8;
+    recipe.length = {2, 0};
+    Recorder recorder;
+    ASSERT_EQ(train::Run(recipe, Context(name[0]), stop_, recorder).reason, ExitReason::kCompleted);
+    Group alone;
+    Network trained(recipe);
+    Fill(trained, ParseSafetensors(Bytes(recorder.checkpoints.back(), "model.safetensors")), "");
+    recipe.seed = 99;  // nothing of another network's own weights may remain
+    Network exported(recipe);
+    const std::vector<NamedTensor> encoder = ParseSafetensors(*ReadFile(root_ + "/" + recorder.exported + "/encoder.safetensors"));
+    EXPECT_FALSE(at::equal(Represent(exported, images, 28, alone), Represent(trained, images, 28, alone)));
+    Fill(exported, encoder, "encoder.");
+    EXPECT_TRUE(at::equal(Represent(exported, images, 28, alone), Represent(trained, images, 28, alone)));
+    for (const NamedTensor& t : encoder) EXPECT_EQ(t.name.find("expander"), std::string::npos) << t.name;
+  }
 }
 
 TEST_F(RunTest, KeepsTheNewestCheckpoints) {
