@@ -15,6 +15,7 @@
 #include "common/ids.h"
 #include "common/version.h"
 #include "worker/agent/rank_files.h"
+#include "worker/agent/rank_log.h"
 
 namespace vicreg::agent {
 namespace {
@@ -24,6 +25,9 @@ using std::chrono::milliseconds;
 constexpr milliseconds kLastWords{300};
 // Between asking a rank to leave at once and SIGKILL: peers must be gone within 2 s of a rank's death.
 constexpr milliseconds kAbortGrace{1000};
+// Before the deadline of a stop: SIGTERM, for a rank that does not listen to its socket.
+constexpr milliseconds kTermLead{40'000};
+constexpr milliseconds kLogCheck{1000};
 
 std::chrono::steady_clock::time_point Now() { return std::chrono::steady_clock::now(); }
 
@@ -46,16 +50,19 @@ Agent::~Agent() {
 }
 
 void Agent::SetOutlet(ToCoordinator outlet) {
-  const std::lock_guard lock(mutex_);
-  outlet_ = std::move(outlet);
+  std::map<std::int64_t, StoreWaiter> lost;
+  {
+    const std::lock_guard lock(mutex_);
+    outlet_ = std::move(outlet);
+    welcomed_ = false;
+    lost.swap(store_calls_);
+  }
   // A rendezvous call asked on the old stream would wait for an answer that cannot come.
-  if (outlet_) return;
-  for (auto& [id, waiter] : store_calls_) {
+  for (auto& [id, waiter] : lost) {
     v1::StoreReply reply;
     reply.set_error("the coordinator is away");
     waiter.done(std::move(reply));
   }
-  store_calls_.clear();
 }
 
 v1::Register Agent::MakeRegister() const {
@@ -135,6 +142,7 @@ void Agent::OnMessage(const v1::ConnectResponse& message) {
 void Agent::OnWelcome(const v1::Welcome& welcome) {
   const std::lock_guard lock(mutex_);
   incarnation_ = welcome.incarnation();
+  welcomed_ = outlet_ != nullptr;
   for (auto& [key, rank] : ranks_) {
     const bool kept = std::any_of(welcome.keep().begin(), welcome.keep().end(),
                                   [&](const v1::HeldRank& h) { return h.job_id() == std::get<0>(key) && h.attempt() == std::get<1>(key) && h.rank() == std::get<2>(key); });
@@ -151,7 +159,7 @@ void Agent::OnWelcome(const v1::Welcome& welcome) {
     rank.exit_reported = true;  // nobody to report to
     if (!rank.wait_status) Command(rank, v1::Command::KIND_FENCE, "fenced", kAbortGrace);
   }
-  std::erase_if(ranks_, [](const auto& entry) { return entry.second.wait_status && entry.second.exit_reported && entry.second.reports.empty(); });
+  std::erase_if(ranks_, [](const auto& entry) { return entry.second.forgotten(); });
   changed_.notify_all();
 }
 
@@ -172,10 +180,6 @@ void Agent::OnPrepare(const v1::Prepare& prepare) {
   Send(std::move(answer));
 }
 
-std::string Agent::LogPath(const std::string& job_id, int attempt, int rank) const {
-  return options_.folder + "/logs/" + job_id + "/a" + std::to_string(attempt) + "/rank-" + std::to_string(rank) + ".log";
-}
-
 void Agent::Launch(const v1::Launch& launch) {
   const std::lock_guard lock(mutex_);
   for (const v1::RankAssignment& assignment : launch.ranks()) {
@@ -191,43 +195,45 @@ void Agent::Start(const v1::Launch& launch, const v1::RankAssignment& assignment
   rank.launch = launch;
   rank.rank = assignment.rank();
   rank.slot = assignment.slot();
-  rank.secret = RandomBytes(32);
-  ProcessSpec spec;
-  spec.program = options_.rank_program;
-  spec.arguments = {"--dir", options_.folder, "--socket", options_.socket_path, "--job", launch.job_id(), "--attempt", std::to_string(launch.attempt()),
-                    "--rank", std::to_string(assignment.rank())};
-  const std::string threads = std::to_string(options_.threads_per_rank);
-  // Built, not inherited: nothing of the worker's environment changes an experiment.
-  spec.environment = {{"PATH", "/usr/bin:/bin"}, {"LANG", "C.UTF-8"}, {"HOME", "/nonexistent"}, {"TMPDIR", "/tmp"}, {"OMP_NUM_THREADS", threads}, {"MKL_NUM_THREADS", threads},
-                      {"OMP_WAIT_POLICY", "PASSIVE"}};
-  spec.log_path = LogPath(launch.job_id(), launch.attempt(), assignment.rank());
-  spec.secret = rank.secret;
-  const std::string log_folder = spec.log_path.substr(0, spec.log_path.rfind('/'));
-  absl::Status status = MakeFolders(log_folder);
+  const absl::Status status = StartProcess(key, rank);
+  v1::RankReport report;
   if (status.ok()) {
-    absl::StatusOr<Process> process = Spawn(spec);
-    status = process.status();
-    if (process.ok()) rank.process = *process;
-  }
-  if (status.ok()) {
-    // Without this file a restarted worker could not find the process.
-    status = SaveRankFile(options_.folder + "/ranks", {launch.job_id(), launch.attempt(), assignment.rank(), rank.process.pid, StartTime(rank.process.pid), BootId()});
-    if (!status.ok()) kill(-rank.process.pid, SIGKILL);
-  }
-  if (!status.ok()) {
+    spdlog::info("{}: started as process {}", Text(key), rank.process.pid);
+    report.mutable_spawned()->set_pid(rank.process.pid);
+  } else {
     spdlog::error("{}: {}", Text(key), std::string(status.message()));
-    v1::RankReport report;
     report.mutable_exited()->set_reason(v1::EXIT_REASON_START_FAILED);
     report.mutable_exited()->set_message(std::string(status.message()));
     rank.exit_reported = true;
     if (rank.process.pid == 0) rank.wait_status = 0;
-    Report(key, rank, std::move(report), 0);
-    return;
   }
-  spdlog::info("{}: started as process {}", Text(key), rank.process.pid);
-  v1::RankReport report;
-  report.mutable_spawned()->set_pid(rank.process.pid);
   Report(key, rank, std::move(report), 0);
+}
+
+absl::Status Agent::StartProcess(const Key& key, Rank& rank) {
+  const auto& [job_id, attempt, number] = key;
+  // A Launch that was on its way when StopAll told every rank to go: nobody would end this one.
+  if (stopping_) return absl::UnavailableError("node " + options_.node + " is stopping: it starts no rank");
+  const std::string& root = rank.launch.spec().data().root();
+  const auto folder = options_.data_roots.find(root);
+  if (folder == options_.data_roots.end()) return absl::NotFoundError("node " + options_.node + " offers no data root \"" + root + "\": start its worker with --data-root " + root + "=PATH");
+  rank.data_root = folder->second;
+  rank.secret = RandomBytes(32);
+  ProcessSpec spec;
+  spec.program = options_.rank_program;
+  spec.arguments = {"--dir", options_.folder, "--socket", options_.socket_path, "--job", job_id, "--attempt", std::to_string(attempt), "--rank", std::to_string(number)};
+  const std::string threads = std::to_string(options_.threads_per_rank);
+  // Built, not inherited: nothing of the worker's environment changes an experiment.
+  spec.environment = {{"PATH", "/usr/bin:/bin"}, {"LANG", "C.UTF-8"}, {"HOME", "/nonexistent"}, {"TMPDIR", "/tmp"}, {"OMP_NUM_THREADS", threads}, {"MKL_NUM_THREADS", threads},
+                      {"OMP_WAIT_POLICY", "PASSIVE"}};
+  spec.log_path = RankLogPath(options_.folder, job_id, attempt, number);
+  spec.secret = rank.secret;
+  RETURN_IF_ERROR(MakeFolders(spec.log_path.substr(0, spec.log_path.rfind('/'))));
+  ASSIGN_OR_RETURN(rank.process, Spawn(spec));
+  // Without this file a restarted worker could not find the process.
+  const absl::Status saved = SaveRankFile(options_.folder + "/ranks", {job_id, attempt, number, rank.process.pid, StartTime(rank.process.pid), BootId()});
+  if (!saved.ok()) kill(-rank.process.pid, SIGKILL);
+  return saved;
 }
 
 void Agent::Report(const Key& key, Rank& rank, v1::RankReport report, std::int64_t rank_sequence) {
@@ -255,7 +261,11 @@ void Agent::OnAck(const v1::ReportAck& ack) {
     answer.mutable_ack()->set_sequence(newest);
     rank.link->Send(std::move(answer));
   }
-  if (rank.wait_status && rank.exit_reported && rank.reports.empty()) {
+  if (rank.paused && rank.link && !rank.reports.full()) {
+    rank.paused = false;
+    rank.link->Resume();
+  }
+  if (rank.forgotten()) {
     ranks_.erase(found);
     changed_.notify_all();
   }
@@ -263,47 +273,64 @@ void Agent::OnAck(const v1::ReportAck& ack) {
 
 void Agent::Command(Rank& rank, v1::Command::Kind kind, const std::string& cause, std::chrono::milliseconds kill_after) {
   if (rank.wait_status) return;
-  rank.kill_at = std::min(rank.kill_at, Now() + kill_after);
+  const TimePoint now = Now();
+  rank.kill_at = std::min(rank.kill_at, now + kill_after);
+  if (kind == v1::Command::KIND_STOP) rank.term_at = std::max(now, rank.kill_at - kTermLead);
+  rank.asked.emplace();
+  rank.asked->set_kind(kind);
+  rank.asked->set_cause(cause);
   if (rank.link) {
     v1::AttachResponse message;
-    message.mutable_command()->set_kind(kind);
-    message.mutable_command()->set_cause(cause);
+    *message.mutable_command() = *rank.asked;
     rank.link->Send(std::move(message));
   } else if (kind != v1::Command::KIND_STOP) {
-    rank.kill_at = Now();  // it cannot hear
+    rank.kill_at = now;  // it cannot hear
   }
   eventfd_write(wake_, 1);
 }
 
-std::optional<v1::Assignment> Agent::OnHello(const v1::Hello& hello, std::shared_ptr<RankLink> link) {
+bool Agent::OnHello(const v1::Hello& hello, std::shared_ptr<RankLink> link) {
   const std::lock_guard lock(mutex_);
   const auto found = ranks_.find({hello.job_id(), hello.attempt(), hello.rank()});
-  if (found == ranks_.end() || found->second.secret != hello.secret() || found->second.process.pid != hello.pid()) return std::nullopt;
+  // No process, no secret: an empty one must not match.
+  if (found == ranks_.end() || found->second.process.pid == 0 || found->second.secret != hello.secret() || found->second.process.pid != hello.pid()) return false;
   Rank& rank = found->second;
   rank.link = std::move(link);
-  v1::Assignment assignment;
+  rank.paused = false;
+  v1::AttachResponse answer;
+  v1::Assignment& assignment = *answer.mutable_assignment();
   *assignment.mutable_spec() = rank.launch.spec();
   assignment.set_world_size(rank.launch.world_size());
   assignment.set_recipe_hash(rank.launch.recipe_hash());
-  assignment.set_data_root(options_.data_roots.at(rank.launch.spec().data().root()));
+  assignment.set_data_root(rank.data_root);
   assignment.set_artifact_root(options_.artifact_root);
   if (rank.launch.has_resume()) *assignment.mutable_resume() = rank.launch.resume();
   assignment.set_threads(options_.threads_per_rank);
   assignment.set_project(rank.launch.spec().project());
-  return assignment;
+  rank.link->Send(answer);
+  // What was sent to it while it was not connected.
+  if (rank.reports.committed_rank() > 0) {
+    answer.mutable_ack()->set_sequence(rank.reports.committed_rank());
+    rank.link->Send(answer);
+  }
+  if (rank.asked) {
+    *answer.mutable_command() = *rank.asked;
+    rank.link->Send(answer);
+  }
+  return true;
 }
 
-void Agent::OnSays(const v1::Hello& from, const v1::RankSays& says) {
+bool Agent::OnSays(const v1::Hello& from, const v1::RankSays& says) {
   const std::lock_guard lock(mutex_);
   const Key key{from.job_id(), from.attempt(), from.rank()};
   const auto found = ranks_.find(key);
-  if (found == ranks_.end() || found->second.exit_reported) return;
+  if (found == ranks_.end() || found->second.exit_reported) return true;
   Rank& rank = found->second;
   if (says.has_leaving()) {
     rank.leaving = says.leaving();
-    return;
+    return true;
   }
-  if (rank.reports.IsRepeat(says.sequence())) return;
+  if (rank.reports.IsRepeat(says.sequence())) return true;
   v1::RankReport report;
   switch (says.what_case()) {
     case v1::RankSays::kConnected: *report.mutable_connected() = says.connected(); break;
@@ -311,9 +338,12 @@ void Agent::OnSays(const v1::Hello& from, const v1::RankSays& says) {
     case v1::RankSays::kCheckpoint: *report.mutable_checkpoint() = says.checkpoint(); break;
     case v1::RankSays::kExported: *report.mutable_exported() = says.exported(); break;
     case v1::RankSays::kStepping: *report.mutable_stepping() = says.stepping(); break;
-    default: return;
+    default: return true;
   }
   Report(key, rank, std::move(report), says.sequence());
+  // An ended process says no more than its socket still holds.
+  rank.paused = rank.reports.full() && !rank.wait_status;
+  return !rank.paused;
 }
 
 void Agent::OnRankStreamEnd(const v1::Hello& from, const RankLink* link) {
@@ -321,6 +351,7 @@ void Agent::OnRankStreamEnd(const v1::Hello& from, const RankLink* link) {
   const auto found = ranks_.find({from.job_id(), from.attempt(), from.rank()});
   if (found == ranks_.end() || found->second.link.get() != link) return;
   found->second.link = nullptr;
+  found->second.paused = false;
   eventfd_write(wake_, 1);  // an ended process had its say
 }
 
@@ -330,9 +361,9 @@ void Agent::OnRendezvous(const v1::RendezvousRequest& request, std::function<voi
     const std::lock_guard lock(mutex_);
     const Key key{request.job_id(), request.attempt(), request.rank()};
     const auto found = ranks_.find(key);
-    if (found == ranks_.end() || found->second.secret != request.secret()) {
+    if (found == ranks_.end() || found->second.process.pid == 0 || found->second.secret != request.secret()) {
       refusal = "fenced";
-    } else if (!outlet_) {
+    } else if (!welcomed_) {
       refusal = "the coordinator is away";
     } else {
       v1::ConnectRequest message;
@@ -354,17 +385,26 @@ void Agent::OnRendezvous(const v1::RendezvousRequest& request, std::function<voi
 
 void Agent::AbortPeers(const Key& gone, const std::string& cause) {
   for (auto& [key, rank] : ranks_) {
-    if (key != gone && std::get<0>(key) == std::get<0>(gone) && std::get<1>(key) == std::get<1>(gone)) Command(rank, v1::Command::KIND_ABORT, cause, kAbortGrace);
+    if (key == gone || std::get<0>(key) != std::get<0>(gone) || std::get<1>(key) != std::get<1>(gone)) continue;
+    // The first cause is the one to tell: the others end because of it.
+    const bool leaving_now = rank.asked && rank.asked->kind() != v1::Command::KIND_STOP;
+    if (!leaving_now) Command(rank, v1::Command::KIND_ABORT, cause, kAbortGrace);
   }
 }
 
 // The process has ended. Peers hear of it now; the report waits for the rank's last words.
 void Agent::Reap(const Key& key, Rank& rank) {
+  siginfo_t ended{};
+  if (waitid(P_PID, static_cast<id_t>(rank.process.pid), &ended, WEXITED | WNOHANG | WNOWAIT) != 0 || ended.si_pid != rank.process.pid) return;
+  kill(-rank.process.pid, SIGKILL);  // whatever it may have left in its group, whose number is ours until it is reaped
   int status = 0;
   if (waitpid(rank.process.pid, &status, WNOHANG) != rank.process.pid) return;
   rank.wait_status = status;
   rank.finalize_at = Now() + kLastWords;
-  kill(-rank.process.pid, SIGKILL);  // whatever it may have left in its session
+  if (rank.paused) {
+    rank.paused = false;
+    rank.link->Resume();
+  }
   std::string message;
   int code = 0;
   if (!EndsWell(ReasonOfStatus(status, message, code))) AbortPeers(key, Text(key) + " ended: " + message);
@@ -390,15 +430,24 @@ void Agent::Finalize(const Key& key, Rank& rank) {
 }
 
 void Agent::Supervise() {
+  TimePoint next_log_check{};
   while (true) {
     std::vector<pollfd> polled = {{wake_, POLLIN, 0}};
+    std::vector<std::string> logs;
     int timeout = 1000;
     {
       const std::lock_guard lock(mutex_);
       if (quit_) return;
       const TimePoint now = Now();
+      const bool check_logs = now >= next_log_check;
+      if (check_logs) next_log_check = now + kLogCheck;
       for (auto& [key, rank] : ranks_) {
         if (rank.process.pidfd < 0) continue;
+        if (!rank.wait_status && rank.term_at <= now) {
+          spdlog::info("{}: SIGTERM to process {}", Text(key), rank.process.pid);
+          kill(rank.process.pid, SIGTERM);
+          rank.term_at = TimePoint::max();
+        }
         if (!rank.wait_status && rank.kill_at <= now) {
           spdlog::warn("{}: killing process {}", Text(key), rank.process.pid);
           kill(-rank.process.pid, SIGKILL);
@@ -407,18 +456,32 @@ void Agent::Supervise() {
         if (!rank.wait_status) Reap(key, rank);
         if (rank.wait_status && (!rank.link || rank.finalize_at <= now)) {
           Finalize(key, rank);
+          logs.push_back(RankLogPath(options_.folder, std::get<0>(key), std::get<1>(key), rank.rank));  // what it wrote since the last look
           continue;
         }
-        const TimePoint next = rank.wait_status ? rank.finalize_at : rank.kill_at;
-        if (next != TimePoint::max()) timeout = std::min<int>(timeout, static_cast<int>(std::chrono::ceil<milliseconds>(next - now).count()));
-        if (!rank.wait_status) polled.push_back({rank.process.pidfd, POLLIN, 0});
+        const TimePoint next = rank.wait_status ? rank.finalize_at : std::min(rank.term_at, rank.kill_at);
+        if (next != TimePoint::max()) timeout = std::clamp<std::int64_t>(std::chrono::ceil<milliseconds>(next - now).count(), 0, timeout);
+        if (rank.wait_status) continue;
+        polled.push_back({rank.process.pidfd, POLLIN, 0});
+        if (check_logs) logs.push_back(RankLogPath(options_.folder, std::get<0>(key), std::get<1>(key), rank.rank));
       }
-      std::erase_if(ranks_, [](const auto& e) { return e.second.wait_status && e.second.process.pidfd < 0 && e.second.exit_reported && e.second.reports.empty(); });
+      std::erase_if(ranks_, [](const auto& e) { return e.second.forgotten(); });
     }
     changed_.notify_all();
-    poll(polled.data(), polled.size(), std::max(timeout, 0));
+    CapLogs(logs);
+    poll(polled.data(), polled.size(), timeout);
     eventfd_t ignored;
     eventfd_read(wake_, &ignored);
+  }
+}
+
+void Agent::CapLogs(const std::vector<std::string>& paths) {
+  for (const std::string& path : paths) {
+    const absl::StatusOr<bool> cut = CapRankLog(path);
+    if (cut.ok() && *cut) spdlog::info("{}: cut its middle", path);
+    if (cut.ok() || cap_warned_) continue;
+    cap_warned_ = true;
+    spdlog::warn("{}; said once", std::string(cut.status().message()));
   }
 }
 
@@ -427,21 +490,23 @@ void Agent::OnReadLog(const v1::ReadLog& read) {
   v1::LogChunk& chunk = *message.mutable_log_chunk();
   chunk.set_call_id(read.call_id());
   chunk.set_offset(read.offset());
-  const std::lock_guard lock(mutex_);
-  const auto found = ranks_.find({read.job_id(), read.attempt(), read.rank()});
-  const bool ended = found == ranks_.end() || found->second.wait_status.has_value();
-  // A job id is part of a path here: only a UUID may be.
-  const int fd = IsUuid(read.job_id()) ? open(LogPath(read.job_id(), read.attempt(), read.rank()).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
-  if (fd < 0) {
-    chunk.set_error("node " + options_.node + " has no log of rank " + std::to_string(read.rank()) + " in attempt " + std::to_string(read.attempt()));
-  } else {
-    std::string bytes(static_cast<std::size_t>(std::clamp(read.max_bytes(), 1, 1 << 16)), '\0');
-    const ssize_t got = pread(fd, bytes.data(), bytes.size(), read.offset());
-    close(fd);
-    bytes.resize(static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
-    chunk.set_end(bytes.empty() && ended);
-    *chunk.mutable_data() = std::move(bytes);
+  bool ended = false;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = ranks_.find({read.job_id(), read.attempt(), read.rank()});
+    ended = found == ranks_.end() || found->second.wait_status.has_value();
   }
+  // A job id is part of a path here: only a UUID may be.
+  absl::StatusOr<LogPart> part = absl::NotFoundError("not a job id");
+  if (IsUuid(read.job_id())) part = ReadRankLog(RankLogPath(options_.folder, read.job_id(), read.attempt(), read.rank()), read.offset(), read.max_bytes());
+  if (part.ok()) {
+    chunk.set_offset(part->offset);
+    chunk.set_end(part->data.empty() && ended);
+    *chunk.mutable_data() = std::move(part->data);
+  } else {
+    chunk.set_error("node " + options_.node + " has no log of rank " + std::to_string(read.rank()) + " in attempt " + std::to_string(read.attempt()));
+  }
+  const std::lock_guard lock(mutex_);
   Send(std::move(message));
 }
 

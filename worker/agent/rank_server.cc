@@ -23,6 +23,7 @@ class Link : public RankLink {
  public:
   explicit Link(RankStream* stream) : stream_(stream) {}
   void Send(v1::AttachResponse message) override;
+  void Resume() override;
   void Cut() {
     const std::lock_guard lock(mutex_);
     stream_ = nullptr;
@@ -55,25 +56,29 @@ class RankStream : public grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachR
       End(absl::OkStatus());
       return;
     }
-    if (incoming_.has_hello()) {
+    if (incoming_.has_hello() && !known_) {
       hello_ = incoming_.hello();
-      auto assignment = agent_.OnHello(hello_, link_);
-      if (!assignment) {
+      known_ = agent_.OnHello(hello_, link_);
+      if (known_) {
+        ReadOn();
+      } else {
         End(absl::PermissionDeniedError("job, attempt, rank, process id or secret do not match a rank this worker started"));
-        return;
       }
-      known_ = true;
-      v1::AttachResponse answer;
-      *answer.mutable_assignment() = *std::move(assignment);
-      Push(std::move(answer));
     } else if (known_) {
-      agent_.OnSays(hello_, incoming_.says());
+      // If it says no, Resume may have begun the next read already: nothing here may touch `incoming_` any more.
+      if (agent_.OnSays(hello_, incoming_.says())) ReadOn();
     } else {
       End(absl::FailedPreconditionError("the first message must be Hello"));
-      return;
     }
-    StartRead(&incoming_);
   }
+
+  void ReadOn() {
+    const std::lock_guard lock(mutex_);
+    if (!finished_) StartRead(&incoming_);
+  }
+
+  // The rank is gone; no read may be waiting that would tell.
+  void OnCancel() override { End(absl::CancelledError("the rank's end of the stream is gone")); }
 
   void OnWriteDone(bool ok) override {
     const std::lock_guard lock(mutex_);
@@ -113,6 +118,11 @@ class RankStream : public grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachR
 void Link::Send(v1::AttachResponse message) {
   const std::lock_guard lock(mutex_);
   if (stream_ != nullptr) stream_->Push(std::move(message));
+}
+
+void Link::Resume() {
+  const std::lock_guard lock(mutex_);
+  if (stream_ != nullptr) stream_->ReadOn();
 }
 
 class Service final : public v1::RankService::CallbackService {
