@@ -2,9 +2,9 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <stdexcept>
+#include <utility>
 
 #include "common/rpc/status.h"
 
@@ -76,9 +76,10 @@ class RelayedStore : public train::KeyValueStore {
 
 }  // namespace
 
-Link::Link(const std::string& socket_path, v1::Hello hello, OnCommand on_command)
+Link::Link(const std::string& socket_path, v1::Hello hello, OnCommand on_command, std::chrono::milliseconds orphan_grace)
     : hello_(std::move(hello)),
       on_command_(std::move(on_command)),
+      orphan_grace_(orphan_grace),
       stub_(v1::RankService::NewStub([&] {
         grpc::ChannelArguments arguments;
         arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
@@ -92,14 +93,37 @@ Link::Link(const std::string& socket_path, v1::Hello hello, OnCommand on_command
 void Link::Run() {
   while (true) {
     Serve();
-    std::unique_lock lock(mutex_);
-    if (closing_ || denied_) {
-      closed_ = true;
-      changed_.notify_all();
+    {
+      std::unique_lock lock(mutex_);
+      if (closing_ || denied_) {
+        closed_ = true;
+        changed_.notify_all();
+        return;
+      }
+      changed_.wait_for(lock, std::chrono::milliseconds(500), [&] { return closing_; });
+    }
+    CheckOrphaned();
+  }
+}
+
+void Link::CheckOrphaned() {
+  v1::Command command;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto away = std::chrono::steady_clock::now() - last_seen_;
+    if (!orphaned_ && away > orphan_grace_) {
+      orphaned_ = true;
+      command.set_kind(v1::Command::KIND_STOP);
+    } else if (!aborted_ && away > orphan_grace_ + kLeaveGrace) {
+      aborted_ = true;
+      command.set_kind(v1::Command::KIND_ABORT);
+    } else {
       return;
     }
-    changed_.wait_for(lock, std::chrono::milliseconds(500), [&] { return closing_; });
+    command.set_cause("no worker for " + std::to_string(std::chrono::duration_cast<std::chrono::seconds>(away).count()) + " s");
   }
+  changed_.notify_all();
+  on_command_(command);
 }
 
 void Link::Serve() {
@@ -123,12 +147,16 @@ void Link::Serve() {
       if (message.has_command()) on_command_(message.command());
       if (!message.has_ack()) continue;
       const std::lock_guard lock(mutex_);
-      while (!unacked_.empty() && unacked_.front().sequence() <= message.ack().sequence()) unacked_.pop_front();
+      while (!unacked_.empty() && unacked_.front().sequence() <= message.ack().sequence()) {
+        unacked_bytes_ -= unacked_.front().ByteSizeLong();
+        unacked_.pop_front();
+      }
       changed_.notify_all();
     }
   }
   {
     const std::lock_guard lock(mutex_);
+    if (connected_) last_seen_ = std::chrono::steady_clock::now();
     connected_ = false;
   }
   changed_.notify_all();
@@ -155,10 +183,11 @@ void Link::Write(Stream& stream) {
       changed_.wait(lock, [&] { return !connected_ || unsent_ < next_ || closing_; });
       if (!connected_) return;
       if (unsent_ >= next_) break;  // closing, and all was sent
-      const auto found = std::find_if(unacked_.begin(), unacked_.end(), [&](const v1::RankSays& s) { return s.sequence() == unsent_; });
+      // Committed while it was repeated: nothing to send.
+      const std::int64_t ahead = unacked_.empty() ? -1 : unsent_ - unacked_.front().sequence();
       ++unsent_;
-      if (found == unacked_.end()) continue;
-      *request.mutable_says() = *found;
+      if (ahead < 0) continue;
+      *request.mutable_says() = unacked_[static_cast<std::size_t>(ahead)];
     }
     if (!stream.Write(request)) return;
   }
@@ -174,18 +203,27 @@ absl::StatusOr<v1::Assignment> Link::WaitForAssignment(std::chrono::seconds time
 }
 
 void Link::Say(v1::RankSays says) {
+  bool stop = false;
   {
     const std::lock_guard lock(mutex_);
     if (closing_) return;
     says.set_sequence(next_++);
+    unacked_bytes_ += says.ByteSizeLong();
     unacked_.push_back(std::move(says));
+    stop = unacked_bytes_ > kMostUnackedBytes && !std::exchange(too_much_, true);
   }
   changed_.notify_all();
+  if (!stop) return;
+  v1::Command command;
+  command.set_kind(v1::Command::KIND_STOP);
+  command.set_cause("the coordinator has not confirmed " + std::to_string(kMostUnackedBytes) + " bytes of reports");
+  on_command_(command);
 }
 
 bool Link::WaitForAcks(std::chrono::seconds timeout) {
   std::unique_lock lock(mutex_);
-  return changed_.wait_for(lock, timeout, [&] { return unacked_.empty(); });
+  changed_.wait_for(lock, timeout, [&] { return unacked_.empty() || orphaned_; });
+  return unacked_.empty();
 }
 
 void Link::Leave(const v1::Exited& exited) {

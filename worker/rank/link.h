@@ -2,6 +2,12 @@
 
 // A rank's line to its worker: reports in order, kept until the coordinator has committed them; commands; rendezvous. When the worker is
 // away the rank trains on and the line is made again. No torch here.
+//
+// Two limits, both ending in an orderly stop (KIND_STOP through OnCommand: checkpoint, then leave) and never in a lost report:
+//  - orphan grace: so long without a worker. Nobody will look for this rank's slot; a rank that has not left kLeaveGrace after that is
+//    aborted (KIND_ABORT). WaitForAcks then waits no longer.
+//  - kMostUnackedBytes: so much said and not yet committed, about a million rows, because the coordinator is away. The worker may refuse to
+//    read on long before (worker/agent/report_buffer.h); that does not hold up training.
 
 #include <grpcpp/grpcpp.h>
 
@@ -22,9 +28,12 @@ namespace vicreg::rank {
 
 class Link {
  public:
-  using OnCommand = std::function<void(const v1::Command&)>;  // on the link's thread
+  using OnCommand = std::function<void(const v1::Command&)>;  // on the link's thread, or in Say
 
-  Link(const std::string& socket_path, v1::Hello hello, OnCommand on_command);
+  static constexpr std::size_t kMostUnackedBytes = std::size_t{256} << 20;
+  static constexpr std::chrono::seconds kLeaveGrace{120};
+
+  Link(const std::string& socket_path, v1::Hello hello, OnCommand on_command, std::chrono::milliseconds orphan_grace);
 
   // Waits for the worker's answer to Hello. PermissionDenied: not a rank of this worker.
   absl::StatusOr<v1::Assignment> WaitForAssignment(std::chrono::seconds timeout);
@@ -32,7 +41,7 @@ class Link {
   // Numbered and queued; never blocks.
   void Say(v1::RankSays says);
 
-  // True when the coordinator has committed all that was said.
+  // True when the coordinator has committed all that was said; false after `timeout`, or without a worker for the orphan grace.
   bool WaitForAcks(std::chrono::seconds timeout);
 
   // Last words, then the stream is closed and read to its end by the worker.
@@ -46,13 +55,21 @@ class Link {
   void Run();
   void Serve();
   void Write(Stream& stream);
+  // After an attempt to reach the worker failed.
+  void CheckOrphaned();
 
+  using TimePoint = std::chrono::steady_clock::time_point;
   const v1::Hello hello_;
   const OnCommand on_command_;
+  const std::chrono::milliseconds orphan_grace_;
   std::unique_ptr<v1::RankService::Stub> stub_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<v1::RankSays> unacked_;
+  std::deque<v1::RankSays> unacked_;  // sequences have no gap
+  std::size_t unacked_bytes_ = 0;
+  bool too_much_ = false;       // said once
+  TimePoint last_seen_ = std::chrono::steady_clock::now();  // when the worker was last connected
+  bool orphaned_ = false, aborted_ = false;
   std::int64_t next_ = 1;       // sequence of the next report
   std::int64_t unsent_ = 1;     // first one not yet sent on this connection
   bool connected_ = false, closing_ = false, closed_ = false;

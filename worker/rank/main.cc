@@ -23,8 +23,8 @@ using vicreg::rank::Link;
 namespace v1 = vicreg::v1;
 namespace train = vicreg::train;
 
-// How long finished work waits for a coordinator that is away (orphan grace).
-constexpr std::chrono::minutes kOrphanGrace{30};
+// How long finished work waits for a coordinator that is away, and a rank trains on without a worker.
+std::chrono::seconds orphan_grace = std::chrono::minutes(30);
 
 train::StopFlag stop;
 
@@ -116,13 +116,18 @@ class Reporter : public train::Observer {
   Link& link_;
 };
 
-[[noreturn]] void Leave(Link& link, const train::Outcome& outcome) {
-  const Ending ending = EndingOf(outcome.reason);
+[[noreturn]] void Leave(Link& link, train::Outcome outcome) {
+  Ending ending = EndingOf(outcome.reason);
   spdlog::info("{}: {}", vicreg::ShortName(ending.reason), outcome.message);
   const bool good = outcome.reason == train::ExitReason::kCompleted || outcome.reason == train::ExitReason::kStopped;
   // Nothing is done until it is durable; a failure has no such claim on our patience.
-  const bool committed = link.WaitForAcks(good ? std::chrono::duration_cast<std::chrono::seconds>(kOrphanGrace) : std::chrono::seconds(10));
+  const bool committed = link.WaitForAcks(good ? orphan_grace : std::chrono::seconds(10));
   if (!committed) spdlog::error("the coordinator did not confirm all reports in time");
+  if (!committed && good) {
+    // Its last reports may end with this process: a claim to have finished would hide them. The next attempt goes on from what is committed.
+    ending = {v1::EXIT_REASON_ABORTED, 12};
+    outcome.message += "; left without the coordinator's confirmation of all reports";
+  }
   v1::Exited exited;
   exited.set_reason(ending.reason);
   exited.set_message(outcome.message.substr(0, 4000));
@@ -153,18 +158,23 @@ void OnCommand(const v1::Command& command) {
 int main(int argc, char** argv) {
   std::string folder, socket_path, job;
   int attempt = 0, rank = 0;
+  std::int64_t grace = orphan_grace.count();
   CLI::App app("One rank of a training attempt; started by vicreg-worker.", "vicreg-rank");
   app.add_option("--dir", folder, "State folder of the worker")->required();
   app.add_option("--socket", socket_path, "The worker's Unix socket")->required();
   app.add_option("--job", job, "Job id")->required();
   app.add_option("--attempt", attempt, "Attempt number")->required();
   app.add_option("--rank", rank, "Rank")->required();
+  app.add_option("--orphan-grace", grace, "Seconds to train on without a worker, then checkpoint and leave; finished work waits as long for the coordinator")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 86'400));
   app.set_version_flag("--version", vicreg::kVersion);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 20;
   }
+  orphan_grace = std::chrono::seconds(grace);
   prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   const rlimit no_core{0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
@@ -187,7 +197,7 @@ int main(int argc, char** argv) {
   hello.set_pid(getpid());
   hello.set_build(vicreg::kVersion);
   hello.set_secret(std::string(secret, sizeof secret));
-  Link link(socket_path, hello, OnCommand);
+  Link link(socket_path, hello, OnCommand, orphan_grace);
   const auto assignment = link.WaitForAssignment(std::chrono::seconds(60));
   if (!assignment.ok()) {
     std::cerr << "vicreg-rank: " << assignment.status().message() << "\n";
