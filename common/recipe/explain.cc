@@ -3,35 +3,11 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "common/recipe/networks.h"
 #include "common/recipe/recipe_json.h"
 
 namespace vicreg::recipe {
 namespace {
-
-std::int64_t Conv(std::int64_t in, std::int64_t out, std::int64_t side) { return in * out * side * side; }
-std::int64_t Norm(std::int64_t channels) { return 2 * channels; }
-
-// torchvision's resnet18 without fc: stages of two basic blocks at width x {1, 2, 4, 8}.
-std::int64_t ResNet18(const Encoder& encoder, int channels) {
-  std::int64_t count = Conv(channels, encoder.width, encoder.stem == Stem::kSmall ? 3 : 7) + Norm(encoder.width);
-  std::int64_t in = encoder.width;
-  for (int stage = 0; stage < 4; ++stage) {
-    const std::int64_t out = encoder.width << stage;
-    count += Conv(in, out, 3) + 3 * Conv(out, out, 3) + 4 * Norm(out);
-    if (in != out) count += Conv(in, out, 1) + Norm(out);
-    in = out;
-  }
-  return count;
-}
-
-std::int64_t Tiny(int channels) {
-  std::int64_t count = 0, in = channels;
-  for (const std::int64_t out : {24, 48, 96, 192}) {
-    count += Conv(in, out, 3) + Norm(out);
-    in = out;
-  }
-  return count;
-}
 
 std::string Bytes(std::int64_t bytes) {
   char text[32];
@@ -62,15 +38,10 @@ Explanation Explain(const Resolved& resolved) {
   const Recipe& r = resolved.recipe;
   const std::int64_t world = resolved.spec.world_size().min();
   Explanation e;
-  e.encoder_parameters = r.encoder.name == "tiny" ? Tiny(r.data.channels) : ResNet18(r.encoder, r.data.channels);
-  e.representation_width = r.encoder.name == "tiny" ? 192 : r.encoder.width * 8;
-  std::int64_t in = e.representation_width;
-  for (std::size_t i = 0; i < r.expander.size(); ++i) {
-    const bool last = i + 1 == r.expander.size();
-    e.expander_parameters += in * r.expander[i] + (last ? 0 : r.expander[i] + Norm(r.expander[i]));
-    in = r.expander[i];
-  }
-  e.embedding_width = in;
+  e.encoder_parameters = EncoderParameters(r.encoder, r.data.channels, r.augmentation.size);
+  e.representation_width = RepresentationWidth(r.encoder);
+  e.expander_parameters = ExpanderParameters(r);
+  e.embedding_width = r.expander.back();
   const std::int64_t n = r.batch_size, d = e.embedding_width;
   e.form = r.loss.form != LossForm::kAuto ? r.loss.form : d <= n ? LossForm::kCovariance : LossForm::kGram;
   e.rows_per_rank = (n + world - 1) / world;
@@ -96,9 +67,11 @@ std::string ExplainText(const Resolved& resolved) {
   line("experiment", resolved.hash.substr(0, 16) + " (seed " + std::to_string(r.seed) + "; the same for any world size)");
   line("ranks", std::to_string(resolved.spec.world_size().min()) + ", at most " + std::to_string(e.rows_per_rank) + " of " +
                     std::to_string(r.batch_size) + " rows each");
-  line("encoder", r.encoder.name + ", " + std::to_string(e.encoder_parameters) + " parameters, representation of " +
+  line("encoder", resolved.spec.encoder().name() + ", " + std::to_string(e.encoder_parameters) + " parameters, representation of " +
                       std::to_string(e.representation_width));
-  line("expander", std::to_string(e.expander_parameters) + " parameters, embedding of D = " + std::to_string(e.embedding_width));
+  line("expander", std::to_string(e.expander_parameters) + " parameters, embedding of D = " + std::to_string(e.embedding_width) +
+                       (r.expander_norm == ExpanderNorm::kNone ? ", no norm between layers" : "") +
+                       (r.embedding_norm == EmbeddingNorm::kRaw ? "" : std::string(", normalised: ") + Name(r.embedding_norm)));
   line("loss", std::string("vicreg, convention ") + Name(r.loss.convention) + ", lambda " + Number(loss.lambda()) + ", mu " + Number(loss.mu()) +
                    ", nu " + Number(loss.nu()));
   line("  effective weights", "invariance " + Number(r.loss.lambda_) + "; per view: variance " + Number(r.loss.mu_per_view) + ", covariance " +
@@ -107,7 +80,8 @@ std::string ExplainText(const Resolved& resolved) {
                      (e.embedding_width <= r.batch_size ? "<= N)" : "> N)"));
   line("steps", Text(r.length) + ", warm-up " + Text(r.schedule.warmup));
   line("optimizer", std::string(Name(r.optimizer.kind)) + ", learning-rate peak " + Number(r.optimizer.peak_lr) + ", cosine to " +
-                        Number(r.schedule.final_fraction * r.optimizer.peak_lr) + ", weight decay " + Number(r.optimizer.weight_decay));
+                        Number(r.schedule.final_fraction * r.optimizer.peak_lr) + ", weight decay " + Number(r.optimizer.weight_decay) +
+                        (r.optimizer.kind == OptimizerKind::kLarc ? ", eta " + Number(r.optimizer.eta) + (r.optimizer.clip ? ", clipped" : ", not clipped") : ""));
   line("per step and rank", Bytes(e.loss_bytes) + " gathered or reduced for the loss, " + Bytes(e.gradient_bytes) + " for gradients (fp32)");
   line("memory per rank", Bytes(e.state_bytes) + " parameters, gradients, optimizer; " + Bytes(e.loss_memory_bytes) +
                               " loss; activations come on top and usually dominate");

@@ -11,8 +11,10 @@ namespace vicreg::recipe {
 
 enum class Convention { kAuthors, kPaper, kVicregl };
 enum class LossForm { kAuto, kGram, kCovariance };
-enum class Stem { kSmall, kStandard };
-enum class OptimizerKind { kAdamW, kLars };
+enum class Stem { kSmall, kStandard, kSmallPadding2 };
+enum class ExpanderNorm { kBatchNorm, kNone };
+enum class EmbeddingNorm { kRaw, kL2, kStd };
+enum class OptimizerKind { kAdamW, kLars, kLarc, kSgd };
 
 struct Data {
   std::string root;  // name, resolved to a folder by the worker
@@ -23,9 +25,10 @@ struct Data {
 };
 
 struct Encoder {
-  std::string name = "tiny";  // "tiny", "resnet18"
-  Stem stem = Stem::kSmall;
-  int width = 64;
+  std::string name = "tiny";  // one of Encoders() (networks.h)
+  Stem stem = Stem::kSmall;   // ResNets
+  int width = 64;             // ResNets: channels of the first stage; mlp: of every layer
+  bool zero_init_residual = true;
 };
 
 // Two views. `mu` and `nu` are per view, after the convention was applied; lambda multiplies the mean squared difference.
@@ -37,8 +40,10 @@ struct Loss {
 
 struct Optimizer {
   OptimizerKind kind = OptimizerKind::kAdamW;
-  double peak_lr = 1e-3;  // lars: base_lr * batch_size / 256
+  double peak_lr = 1e-3;  // all but adamw: base_lr * batch_size / 256
   double weight_decay = 1e-4;
+  double eta = 0.02;  // larc
+  bool clip = true;   // larc
 };
 
 // Lengths that were given in epochs need the sample count, which only the rank knows: then `epochs` > 0 and `steps` is 0.
@@ -72,6 +77,8 @@ struct Recipe {
   Data data;
   Encoder encoder;
   std::vector<std::int64_t> expander;
+  ExpanderNorm expander_norm = ExpanderNorm::kBatchNorm;
+  EmbeddingNorm embedding_norm = EmbeddingNorm::kRaw;
   Loss loss;
   std::int64_t batch_size = 256;  // global rows N
   Length length{300, 0};

@@ -8,6 +8,7 @@
 #include <map>
 #include <set>
 
+#include "common/recipe/networks.h"
 #include "common/recipe/recipe_json.h"
 
 namespace vicreg::recipe {
@@ -32,6 +33,25 @@ const std::vector<std::string> kPresets = {"demo-cpu"};
 
 // Keeps infinity out, and products of two such numbers finite.
 constexpr double kMost = 1e12;
+
+// The small stem keeps a view at its full size through a whole stage.
+constexpr int kSmallStemPixels = 64, kStandardStemPixels = 32;
+
+// lars with base_lr left out: the paper's own rates (appendix C.4 and table 13, 100 epochs; 1000 epochs for table 1). 0: none published.
+double PublishedRate(std::int64_t batch_size, double epochs) {
+  if (batch_size == 2048 && epochs == 1000) return 0.2;
+  switch (batch_size) {
+    case 128: return 0.8;
+    case 256: return 0.5;
+    case 512: return 0.4;
+    case 1024:
+    case 2048:
+    case 4096: return 0.3;
+    default: return 0;
+  }
+}
+
+bool HasWidth(const Architecture& a) { return a.family == Family::kResNet && std::string_view(a.name) != "resnet50x2"; }
 
 std::string Number(double value) {
   char text[32];
@@ -158,10 +178,6 @@ class Resolver {
     if (data.channels() == 0 && !Written("data.channels")) data.set_channels(1);
     v1::EncoderSpec& encoder = *j.mutable_encoder();
     if (encoder.name().empty()) encoder.set_name("resnet18");
-    if (encoder.name() == "resnet18") {
-      if (encoder.stem() == v1::STEM_UNSPECIFIED) encoder.set_stem(v1::STEM_SMALL);
-      if (encoder.width() == 0 && !Written("encoder.width")) encoder.set_width(64);
-    }
     v1::LossSpec& loss = *j.mutable_loss();
     if (loss.objective() == v1::OBJECTIVE_UNSPECIFIED) loss.set_objective(v1::OBJECTIVE_VICREG);
     if (loss.convention() == v1::CONVENTION_UNSPECIFIED) loss.set_convention(v1::CONVENTION_AUTHORS);
@@ -169,12 +185,17 @@ class Resolver {
     if (!loss.has_mu()) loss.set_mu(25);
     if (!loss.has_nu()) loss.set_nu(1);
     if (loss.form() == v1::LOSS_FORM_UNSPECIFIED) loss.set_form(v1::LOSS_FORM_AUTO);
-    v1::OptimizerSpec& optimizer = *j.mutable_optimizer();
-    if (optimizer.name() == "adamw" && !optimizer.has_weight_decay()) optimizer.set_weight_decay(1e-4);
-    if (optimizer.name() == "lars" && !optimizer.has_weight_decay()) optimizer.set_weight_decay(1e-6);
+    if (j.expander_norm() == v1::EXPANDER_NORM_UNSPECIFIED) j.set_expander_norm(v1::EXPANDER_NORM_BATCH_NORM);
+    if (j.embedding_norm() == v1::EMBEDDING_NORM_UNSPECIFIED) j.set_embedding_norm(v1::EMBEDDING_NORM_RAW);
+    FillOptimizer();
     v1::AugmentationSpec& views = *j.mutable_augmentation();
     if (views.preset().empty()) views.set_preset("cifar");
     if (views.size() == 0 && !Written("augmentation.size")) views.set_size(32);
+    if (const Architecture* a = FindArchitecture(encoder.name()); a != nullptr && a->family == Family::kResNet) {
+      if (encoder.stem() == v1::STEM_UNSPECIFIED) encoder.set_stem(views.size() > kSmallStemPixels ? v1::STEM_STANDARD : v1::STEM_SMALL);
+      if (!encoder.has_zero_init_residual()) encoder.set_zero_init_residual(true);
+      if (HasWidth(*a) && encoder.width() == 0 && !Written("encoder.width")) encoder.set_width(a->width);
+    }
     if (j.precision() == v1::PRECISION_UNSPECIFIED) j.set_precision(v1::PRECISION_FP32);
     v1::CheckpointSpec& checkpoint = *j.mutable_checkpoint();
     if (!checkpoint.has_every()) checkpoint.mutable_every()->set_steps(100);
@@ -187,6 +208,20 @@ class Resolver {
     }
     if (!j.restart().has_charges()) j.mutable_restart()->set_charges(3);
     if (!j.schedule().has_final()) j.mutable_schedule()->set_final(0);
+  }
+
+  void FillOptimizer() {
+    v1::OptimizerSpec& optimizer = *s().mutable_optimizer();
+    if (optimizer.name().empty()) return;
+    if (!optimizer.has_weight_decay()) optimizer.set_weight_decay(optimizer.name() == "lars" ? 1e-6 : 1e-4);
+    if (optimizer.name() == "larc") {  // as solo-learn trains VICReg on CIFAR-10
+      if (!optimizer.has_eta()) optimizer.set_eta(0.02);
+      if (!optimizer.has_clip()) optimizer.set_clip(true);
+    }
+    if (optimizer.name() == "lars" && !optimizer.has_base_lr()) {
+      const double rate = PublishedRate(s().batch_size(), s().length().epochs());
+      if (rate > 0) optimizer.set_base_lr(rate);
+    }
   }
 
   void Scheduling() {
@@ -257,29 +292,67 @@ class Resolver {
     out.recipe.augmentation = {views.preset(), views.size()};
   }
 
-  void Network() {
+  void Encoder() {
     const v1::EncoderSpec& encoder = s().encoder();
-    static const std::vector<std::string> kEncoders = {"tiny", "resnet18"};
-    if (std::find(kEncoders.begin(), kEncoders.end(), encoder.name()) == kEncoders.end()) {
-      Bad("encoder.name", Suggest(encoder.name(), kEncoders));
-    } else if (encoder.name() == "tiny") {
-      if (encoder.stem() != v1::STEM_UNSPECIFIED) Bad("encoder.stem", "tiny has no stem to choose: remove the key, or use resnet18");
-      if (encoder.width() != 0 || Written("encoder.width")) Bad("encoder.width", "tiny has no width to choose: remove the key, or use resnet18");
-    } else {
-      Range("encoder.width", encoder.width(), 8, 512);
-      if (encoder.stem() == v1::STEM_STANDARD && s().augmentation().size() < 32) {
-        Bad("encoder.stem", "the standard stem shrinks " + std::to_string(s().augmentation().size()) +
-                                "-pixel views to less than one position; expected views of 32 pixels or more: use stem: small");
+    const Architecture* found = FindArchitecture(encoder.name());
+    if (found == nullptr) {
+      std::vector<std::string> usable;
+      for (const Architecture& a : Architectures()) {
+        if (a.input == Input::kImages) usable.emplace_back(a.name);
       }
+      Bad("encoder.name", Suggest(encoder.name(), usable));
+      return;
     }
+    const std::string name = found->name;
+    if (found->input != Input::kImages) {
+      Bad("encoder.name", name + " reads " + (found->input == Input::kWaveforms ? "waveforms" : "vectors") +
+                              ", and no data format offers them yet (idx holds images); expected an encoder of images, such as resnet18");
+      return;
+    }
+    const int size = s().augmentation().size();
+    if (found->family == Family::kResNet) {
+      if (encoder.stem() == v1::STEM_STANDARD && size < kStandardStemPixels) {
+        Bad("encoder.stem", "the standard stem shrinks " + std::to_string(size) +
+                                "-pixel views to less than one position; expected views of 32 pixels or more: use stem: small");
+      } else if (encoder.stem() != v1::STEM_STANDARD && size > kSmallStemPixels && size <= 512) {
+        Bad("encoder.stem", "a small stem keeps " + std::to_string(size) +
+                                "-pixel views at full size; expected views of at most 64 pixels: use stem: standard");
+      }
+    } else {
+      if (encoder.stem() != v1::STEM_UNSPECIFIED) Bad("encoder.stem", name + " has no stem to choose: remove the key, or use resnet18");
+      if (encoder.has_zero_init_residual()) Bad("encoder.zero_init_residual", name + " has no such blocks: remove the key, or use resnet18");
+    }
+    if (HasWidth(*found)) {
+      Range("encoder.width", encoder.width(), 8, 512);
+    } else if (encoder.width() != 0 || Written("encoder.width")) {
+      Bad("encoder.width", name + " has no width to choose: remove the key, or use " + (name == "resnet50x2" ? "resnet50" : "resnet18"));
+    }
+    if (found->family == Family::kVit && size % kVitPatch != 0 && size >= 8 && size <= 512) {
+      Bad("augmentation.size", "found " + std::to_string(size) + " pixels; expected a multiple of 16, the patches of " + name);
+    }
+    out.recipe.encoder.name = name;
+    if (found->family != Family::kResNet) return;
+    out.recipe.encoder.stem = encoder.stem() == v1::STEM_STANDARD         ? Stem::kStandard
+                              : encoder.stem() == v1::STEM_SMALL_PADDING2 ? Stem::kSmallPadding2
+                                                                          : Stem::kSmall;
+    out.recipe.encoder.width = HasWidth(*found) ? encoder.width() : found->width;
+    out.recipe.encoder.zero_init_residual = encoder.zero_init_residual();
+    // One experiment, however it is spelled.
+    if (name == "resnet50x2") out.recipe.encoder.name = "resnet50";
+  }
+
+  void Network() {
+    Encoder();
     if (s().expander_size() == 0) Bad("expander", "missing; expected 1 to 16 layer widths, such as [1024, 1024, 1024]");
     if (s().expander_size() > 16) Bad("expander", "found " + std::to_string(s().expander_size()) + " layers; expected at most 16");
     for (int i = 0; i < s().expander_size(); ++i) {
       Range<std::int64_t>("expander[" + std::to_string(i) + "]", s().expander(i), 1, 65536);
       out.recipe.expander.push_back(s().expander(i));
     }
-    out.recipe.encoder = {encoder.name(), encoder.stem() == v1::STEM_STANDARD ? Stem::kStandard : Stem::kSmall,
-                          encoder.width() == 0 ? 64 : encoder.width()};
+    out.recipe.expander_norm = s().expander_norm() == v1::EXPANDER_NORM_NONE ? ExpanderNorm::kNone : ExpanderNorm::kBatchNorm;
+    out.recipe.embedding_norm = s().embedding_norm() == v1::EMBEDDING_NORM_L2    ? EmbeddingNorm::kL2
+                                : s().embedding_norm() == v1::EMBEDDING_NORM_STD ? EmbeddingNorm::kStd
+                                                                                 : EmbeddingNorm::kRaw;
     if (s().device() == v1::DEVICE_GPU) Bad("device", "this build trains on CPU slots only: write device: cpu");
   }
 
@@ -358,26 +431,39 @@ class Resolver {
 
   void Optimizer() {
     const v1::OptimizerSpec& optimizer = s().optimizer();
-    static const std::vector<std::string> kOptimizers = {"adamw", "lars"};
-    const auto rate = [&](const char* field, bool has, double value) {
+    static const std::map<std::string, OptimizerKind> kKinds = {
+        {"adamw", OptimizerKind::kAdamW}, {"larc", OptimizerKind::kLarc}, {"lars", OptimizerKind::kLars}, {"sgd", OptimizerKind::kSgd}};
+    const std::string& name = optimizer.name();
+    const auto rate = [&](const char* field, bool has, double value, const std::string& missing) {
       if (!has) {
-        Bad(std::string("optimizer.") + field, std::string("missing; ") + optimizer.name() + " needs it");
+        Bad(std::string("optimizer.") + field, "missing; " + missing);
       } else if (!(value > 0 && value <= kMost)) {
         Bad(std::string("optimizer.") + field, "found " + Number(value) + "; expected more than 0, at most 1e12");
       }
     };
-    if (optimizer.name().empty()) {
-      Bad("optimizer.name", "missing; expected adamw or lars");
-    } else if (std::find(kOptimizers.begin(), kOptimizers.end(), optimizer.name()) == kOptimizers.end()) {
-      Bad("optimizer.name", Suggest(optimizer.name(), kOptimizers));
-    } else if (optimizer.name() == "adamw") {
-      rate("lr", optimizer.has_lr(), optimizer.lr());
+    if (name.empty()) {
+      Bad("optimizer.name", "missing; expected adamw, larc, lars or sgd");
+    } else if (kKinds.count(name) == 0) {
+      Bad("optimizer.name", Suggest(name, {"adamw", "larc", "lars", "sgd"}));
+    } else if (name == "adamw") {
+      rate("lr", optimizer.has_lr(), optimizer.lr(), "adamw needs it");
       if (optimizer.has_base_lr()) Bad("optimizer.base_lr", "adamw takes its rate as it is: write lr instead");
       out.recipe.optimizer = {OptimizerKind::kAdamW, optimizer.lr(), optimizer.weight_decay()};
     } else {
-      rate("base_lr", optimizer.has_base_lr(), optimizer.base_lr());
-      if (optimizer.has_lr()) Bad("optimizer.lr", "lars scales its rate with the batch: write base_lr instead");
-      out.recipe.optimizer = {OptimizerKind::kLars, optimizer.base_lr() * static_cast<double>(s().batch_size()) / 256, optimizer.weight_decay()};
+      rate("base_lr", optimizer.has_base_lr(), optimizer.base_lr(),
+           name == "lars" ? "the paper has rates for batches of 128, 256, 512, 1024, 2048 and 4096 alone, found batch_size " +
+                                std::to_string(s().batch_size()) + ": write base_lr"
+                          : name + " needs it");
+      if (optimizer.has_lr()) Bad("optimizer.lr", name + " scales its rate with the batch: write base_lr instead");
+      out.recipe.optimizer = {kKinds.at(name), optimizer.base_lr() * static_cast<double>(s().batch_size()) / 256, optimizer.weight_decay()};
+    }
+    if (name == "larc") {
+      rate("eta", optimizer.has_eta(), optimizer.eta(), "");
+      out.recipe.optimizer.eta = optimizer.eta();
+      out.recipe.optimizer.clip = optimizer.clip();
+    } else if (kKinds.count(name) != 0) {
+      if (optimizer.has_eta()) Bad("optimizer.eta", name + " has no eta to choose: remove the key, or use larc");
+      if (optimizer.has_clip()) Bad("optimizer.clip", name + " has nothing to clip: remove the key, or use larc");
     }
     if (!(optimizer.weight_decay() >= 0 && optimizer.weight_decay() <= kMost)) {
       Bad("optimizer.weight_decay", "found " + Number(optimizer.weight_decay()) + "; expected a number from 0 to 1e12");

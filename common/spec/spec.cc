@@ -226,6 +226,9 @@ class Walker {
         if (value) reflection.SetDouble(&message, &field, *value);
         return value.has_value();
       }
+      case FieldDescriptor::CPPTYPE_BOOL:
+        reflection.SetBool(&message, &field, node.scalar == "true");
+        return node.scalar == "true" || node.scalar == "false";
       case FieldDescriptor::CPPTYPE_ENUM: {
         for (int i = 1; i < field.enum_type()->value_count(); ++i) {
           if (Lower(ShortName(*field.enum_type()->value(i))) == node.scalar) {

@@ -35,7 +35,14 @@ constexpr char kAdamW[] =
     " optimizer: {name: adamw, lr: 1}}";
 constexpr char kLars[] =
     "{name: a, data: {root: a}, expander: [8], batch_size: 256, length: 100 steps, evaluation: {knn: {}},"
-    " optimizer: {name: lars, base_lr: 1}}";
+    " optimizer: {name: lars}}";
+constexpr char kLarc[] =
+    "{name: a, data: {root: a}, expander: [8], batch_size: 256, length: 100 steps, evaluation: {knn: {}},"
+    " optimizer: {name: larc, base_lr: 1}}";
+constexpr char kSgd[] =
+    "{name: a, data: {root: a}, expander: [8], batch_size: 256, length: 100 steps, evaluation: {knn: {}},"
+    " optimizer: {name: sgd, base_lr: 1}}";
+constexpr const char* kOptimizers[][2] = {{"adamw", kAdamW}, {"lars", kLars}, {"larc", kLarc}, {"sgd", kSgd}};
 constexpr char kLonger[] =
     "{name: a, data: {root: a}, expander: [8], batch_size: 256, length: 200 steps, evaluation: {knn: {}},"
     " optimizer: {name: adamw, lr: 1}}";
@@ -107,6 +114,8 @@ std::string TypeOf(const FieldDescriptor& field) {
       return "number";
     case FieldDescriptor::CPPTYPE_ENUM:
       return "name";
+    case FieldDescriptor::CPPTYPE_BOOL:
+      return "true or false";
     case FieldDescriptor::CPPTYPE_MESSAGE:
       return field.message_type()->name() == "Length" ? "length" : "map";
     default:
@@ -146,9 +155,22 @@ std::string ValueIn(const char* job, const Key& key) {
 
 std::string DefaultOf(const Key& key) {
   if (IsMap(*key.field)) return "";
-  const std::string adamw = ValueIn(kAdamW, key), lars = ValueIn(kLars, key);
-  const auto text = [](const std::string& value) { return value.empty() ? "none" : value; };
-  if (adamw != lars) return text(adamw) + " with adamw, " + text(lars) + " with lars";
+  const std::string adamw = ValueIn(kAdamW, key);
+  std::vector<std::pair<std::string, std::string>> groups;  // value, the optimizers that have it
+  for (const auto& [name, job] : kOptimizers) {
+    const std::string found = ValueIn(job, key), value = found.empty() ? "none" : found;
+    const auto group = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == value; });
+    if (group == groups.end()) {
+      groups.emplace_back(value, name);
+    } else {
+      group->second += std::string(", ") + name;
+    }
+  }
+  if (groups.size() > 1) {
+    std::string text;
+    for (const auto& [value, names] : groups) text += (text.empty() ? "" : "; ") + value + " with " + names;
+    return text;
+  }
   if (ValueIn(kLonger, key) != adamw) return "";  // it follows the length, as the comment says
   if (!adamw.empty() || key.field->is_repeated() || key.field->has_presence()) return adamw;
   return key.field->cpp_type() == FieldDescriptor::CPPTYPE_STRING ? "\"\"" : "0";
@@ -156,7 +178,7 @@ std::string DefaultOf(const Key& key) {
 
 // What the resolver says it expects in place of the value `wrong`.
 std::string Expected(const std::string& path, const std::string& wrong) {
-  for (const char* job : {kAdamW, kLars}) {
+  for (const char* job : {kAdamW, kLars, kLarc}) {
     std::istringstream lines{std::string(recipe::ResolveText(job, "job", {path + "=" + wrong}).status().message())};
     for (std::string line; std::getline(lines, line);) {
       // "job: FIELD: found ...; expected ...", where FIELD may be an item of the key or the map that it belongs to.

@@ -99,8 +99,10 @@ TEST(Preset, KeysOfTheFileWin) {
 }
 
 TEST(Preset, AnotherOptimizerInheritsNoRate) {
-  EXPECT_THAT(ProblemsOf("{name: demo, preset: demo-cpu, data: {root: r}, optimizer: {name: lars}}"),
-              ElementsAre(HasSubstr("optimizer.base_lr: missing; lars needs it")));
+  for (const std::string name : {"larc", "sgd"}) {
+    EXPECT_THAT(ProblemsOf("{name: demo, preset: demo-cpu, data: {root: r}, optimizer: {name: " + name + "}}"),
+                ElementsAre(HasSubstr("optimizer.base_lr: missing; " + name + " needs it")));
+  }
 }
 
 TEST(Defaults, AreTheDocumentedOnes) {
@@ -115,6 +117,8 @@ device: cpu
 data: {root: images, format: idx, split: train, channels: 1}
 encoder: {name: tiny}
 expander: [64, 32]
+expander_norm: batch_norm
+embedding_norm: raw
 loss: {objective: vicreg, convention: authors, lambda: 25, mu: 25, nu: 1, form: auto}
 batch_size: 256
 length: {steps: 100}
@@ -135,7 +139,18 @@ restart: {charges: 3}
   const Resolved resnet = Must(kJob, {"encoder={name: resnet18}", "optimizer={name: lars, base_lr: 0.2}"});
   EXPECT_EQ(resnet.recipe.encoder.stem, Stem::kSmall);
   EXPECT_EQ(resnet.recipe.encoder.width, 64);
+  EXPECT_TRUE(resnet.recipe.encoder.zero_init_residual);
   EXPECT_EQ(resnet.recipe.optimizer.weight_decay, 1e-6);
+  EXPECT_EQ(Must(kJob, {"encoder={name: resnet50}", "augmentation.size=64"}).recipe.encoder.stem, Stem::kSmall);
+  EXPECT_EQ(Must(kJob, {"encoder={name: resnet50}", "augmentation.size=65"}).recipe.encoder.stem, Stem::kStandard);
+  const Recipe larc = Must(kJob, {"optimizer={name: larc, base_lr: 0.3}"}).recipe;
+  EXPECT_EQ(larc.optimizer.kind, OptimizerKind::kLarc);
+  EXPECT_EQ(larc.optimizer.weight_decay, 1e-4);
+  EXPECT_EQ(larc.optimizer.eta, 0.02);
+  EXPECT_TRUE(larc.optimizer.clip);
+  const Recipe sgd = Must(kJob, {"optimizer={name: sgd, base_lr: 0.05}"}).recipe;
+  EXPECT_EQ(sgd.optimizer.kind, OptimizerKind::kSgd);
+  EXPECT_EQ(sgd.optimizer.weight_decay, 1e-4);
 }
 
 TEST(Limits, HoldExactlyAtTheirBorders) {
@@ -160,12 +175,26 @@ TEST(Limits, HoldExactlyAtTheirBorders) {
        {"/a", "a/", "a//b", ".", "..", "a/../b", "a/..", "a b", "a\\b", a513}},
       {"data.limit", {}, {"0", "256", "1099511627776"}, {"-1", "255", "1099511627777"}},
       {"data.channels", {}, {"1"}, {"0", "2", "3", "-1"}},
-      {"encoder.name", {}, {"tiny", "resnet18"}, {"resnet50", "Tiny"}},
+      {"encoder.name",
+       {},
+       {"tiny", "resnet18", "resnet34", "resnet50", "resnet101", "resnet50x2", "vit_ti16", "vit_s16"},
+       {"resnet152", "Tiny", "resnet1d18", "mlp"}},
       {"encoder.width", {"encoder.name=resnet18"}, {"8", "512"}, {"-8", "0", "7", "513"}},
+      {"encoder.width", {"encoder.name=resnet50"}, {"8", "512"}, {"7", "513"}},
+      {"encoder.width", {"encoder.name=resnet50x2"}, {}, {"0", "64", "128"}},
+      {"encoder.width", {"encoder.name=vit_s16"}, {}, {"0", "384"}},
+      {"encoder.zero_init_residual", {"encoder.name=resnet34"}, {"true", "false"}, {"0", "no"}},
+      {"encoder.zero_init_residual", {}, {}, {"true", "false"}},
+      {"encoder.zero_init_residual", {"encoder.name=vit_ti16"}, {}, {"true", "false"}},
       {"encoder.width", {}, {}, {"0", "64"}},
       {"encoder.stem", {"encoder.name=resnet18", "augmentation.size=32"}, {"small", "standard"}, {"large"}},
-      {"encoder.stem", {"encoder.name=resnet18", "augmentation.size=31"}, {"small"}, {"standard"}},
+      {"encoder.stem", {"encoder.name=resnet18", "augmentation.size=31"}, {"small", "small_padding2"}, {"standard"}},
+      {"encoder.stem", {"encoder.name=resnet101", "augmentation.size=64"}, {"small", "small_padding2", "standard"}, {}},
+      {"encoder.stem", {"encoder.name=resnet101", "augmentation.size=65"}, {"standard"}, {"small", "small_padding2"}},
       {"encoder.stem", {}, {}, {"small", "standard"}},
+      {"encoder.stem", {"encoder.name=vit_s16"}, {}, {"small", "standard"}},
+      {"expander_norm", {}, {"batch_norm", "none"}, {"layer_norm"}},
+      {"embedding_norm", {}, {"raw", "l2", "std"}, {"l1"}},
       {"expander", {}, {"[1]", "[" + Repeat("8,", 15) + "8]"}, {"[]", "[" + Repeat("8,", 16) + "8]"}},
       {"loss.lambda", {}, {"0", "1e12"}, {"-1e-9", "1.01e12"}},
       {"loss.mu", {}, {"0", "1e12"}, {"-1e-9", "1.01e12"}},
@@ -173,7 +202,14 @@ TEST(Limits, HoldExactlyAtTheirBorders) {
       {"batch_size", {}, {"2", "1048576"}, {"-2", "0", "1", "1048577"}},
       {"length", {}, {"1 steps", "1099511627776 steps"}, {"-1 steps", "0 steps", "1099511627777 steps"}},
       {"length", {}, {"0.001 epochs", "1000000 epochs"}, {"-1 epochs", "0 epochs", "1000001 epochs", "1e300 epochs"}},
-      {"optimizer.name", {}, {"adamw"}, {"adam", "sgd"}},
+      {"optimizer.name", {}, {"adamw"}, {"adam", "rmsprop"}},
+      {"optimizer.name", {"optimizer={base_lr: 1}"}, {"lars", "larc", "sgd"}, {"sdg"}},
+      {"optimizer.eta", {"optimizer={name: larc, base_lr: 1}"}, {"1e-300", "1e12"}, {"-1", "0", "1.01e12"}},
+      {"optimizer.eta", {}, {}, {"0.02"}},
+      {"optimizer.eta", {"optimizer={name: lars}"}, {}, {"0.001"}},
+      {"optimizer.clip", {"optimizer={name: larc, base_lr: 1}"}, {"true", "false"}, {"1"}},
+      {"optimizer.clip", {"optimizer={name: sgd, base_lr: 1}"}, {}, {"true", "false"}},
+      {"optimizer.lr", {"optimizer={name: sgd, base_lr: 1}"}, {}, {"0.1"}},
       {"optimizer.lr", {}, {"1e-300", "1e12"}, {"-1", "0", "1.01e12"}},
       {"optimizer.lr", {"optimizer={name: lars, base_lr: 1}"}, {}, {"0.1"}},
       {"optimizer.base_lr", {"optimizer={name: lars}"}, {"1e-300", "1e12"}, {"-1", "0", "1.01e12"}},
@@ -184,6 +220,7 @@ TEST(Limits, HoldExactlyAtTheirBorders) {
       {"schedule.final", {}, {"0", "1"}, {"-0.001", "1.001"}},
       {"augmentation.preset", {}, {"cifar", "none"}, {"imagenet"}},
       {"augmentation.size", {}, {"8", "512"}, {"-8", "0", "7", "513"}},
+      {"augmentation.size", {"encoder.name=vit_ti16"}, {"16", "32", "512"}, {"8", "15", "28", "33", "0", "513"}},
       {"checkpoint.every", {}, {"1 step", "0.5 epochs"}, {"-1 steps", "0 steps", "0 epochs"}},
       {"checkpoint.keep", {}, {"2", "1000"}, {"-1", "0", "1", "1001"}},
       {"evaluation.knn.every", {}, {"1 step", "0.5 epochs"}, {"-1 steps", "0 steps", "0 epochs"}},
@@ -250,7 +287,8 @@ TEST(Problems, AreAllNamedAtOnceWithTheirPlaces) {
       ElementsAre(
           StartsWith("job:1:7: name: found \"My Job\""), StartsWith("job:2:22: data.limt: unknown key"),
           HasSubstr(
-              "job:4:9: encoder.name: unknown name \"tinny\"; expected one of tiny, resnet18; did you mean \"tiny\"?"),
+              "job:4:9: encoder.name: unknown name \"tinny\"; expected one of tiny, resnet18, resnet34, resnet50, resnet101, resnet50x2, vit_ti16, "
+              "vit_s16; did you mean \"tiny\"?"),
           StartsWith("job:5:16: expander[1]: found 0"), StartsWith("job:6:13: batch_size: found \"lots\""),
           StartsWith("job:7:9: length: found 0"), StartsWith("job:8:12: optimizer.base_lr: missing"),
           StartsWith("job:10:9: checkpoint.keep: found 1")));
@@ -336,6 +374,56 @@ TEST(LearningRate, OfLarsGrowsWithTheBatchAndOfAdamWDoesNot) {
   EXPECT_DOUBLE_EQ(Must(kJob, {"batch_size=2048"}).recipe.optimizer.peak_lr, 1e-3);
 }
 
+// Appendix C.4 and table 13 of the paper (100 epochs), table 1 (1000 epochs).
+TEST(LearningRate, OfLarsIsThePapersWhereTheFileGivesNone) {
+  const struct {
+    const char* batch;
+    const char* length;
+    double base_lr;  // 0: the key is asked for
+  } rows[] = {
+      {"128", "100 epochs", 0.8},   {"256", "100 epochs", 0.5},   {"512", "100 epochs", 0.4},
+      {"1024", "100 epochs", 0.3},  {"2048", "100 epochs", 0.3},  {"4096", "100 epochs", 0.3},
+      {"256", "1000 epochs", 0.5},  {"2048", "1000 epochs", 0.2}, {"2048", "999 epochs", 0.3},
+      {"2048", "1000 steps", 0.3},  {"127", "100 epochs", 0},     {"257", "100 epochs", 0},
+      {"8192", "100 epochs", 0},
+  };
+  for (const auto& r : rows) {
+    const Sets sets = {"optimizer={name: lars}", std::string("batch_size=") + r.batch,
+                       std::string("length=") + r.length};
+    SCOPED_TRACE(testing::PrintToString(sets));
+    if (r.base_lr == 0) {
+      EXPECT_THAT(ProblemsOf(kJob, sets),
+                  ElementsAre(HasSubstr("optimizer.base_lr: missing; the paper has rates for batches of 128, 256, "
+                                        "512, 1024, 2048 and 4096 alone, found batch_size " +
+                                        std::string(r.batch) + ": write base_lr")));
+      continue;
+    }
+    const Resolved job = Must(kJob, sets);
+    EXPECT_EQ(job.spec.optimizer().base_lr(), r.base_lr);
+    EXPECT_DOUBLE_EQ(job.recipe.optimizer.peak_lr, r.base_lr * std::stoi(r.batch) / 256);
+  }
+  EXPECT_EQ(Must(kJob, {"optimizer={name: lars, base_lr: 0.1}"}).spec.optimizer().base_lr(), 0.1);
+  EXPECT_EQ(Must("{name: d, preset: demo-cpu, data: {root: r}, optimizer: {name: lars}}").spec.optimizer().base_lr(),
+            0.5)
+      << "the table's, not the preset's";
+}
+
+TEST(Encoders, OfWhatNoFormatHoldsAreRefusedWithTheReason) {
+  EXPECT_THAT(ProblemsOf(kJob, {"encoder.name=resnet1d18"}),
+              ElementsAre(StartsWith("job: encoder.name: resnet1d18 reads waveforms, and no data format offers them "
+                                     "yet (idx holds images); expected an encoder of images")));
+  EXPECT_THAT(ProblemsOf(kJob, {"encoder.name=mlp"}), ElementsAre(HasSubstr("encoder.name: mlp reads vectors, ")));
+}
+
+TEST(Encoders, AllAreInTheRecipeAsTheyAreNamed) {
+  const Encoder wide = Must(kJob, {"encoder={name: resnet50x2, zero_init_residual: false}"}).recipe.encoder;
+  EXPECT_EQ(wide.name, "resnet50");
+  EXPECT_EQ(wide.width, 128);
+  EXPECT_FALSE(wide.zero_init_residual);
+  EXPECT_EQ(Must(kJob, {"encoder={name: resnet34, stem: small_padding2}"}).recipe.encoder.stem, Stem::kSmallPadding2);
+  EXPECT_EQ(Must(kJob, {"encoder.name=vit_s16"}).recipe.encoder.name, "vit_s16");
+}
+
 TEST(InSteps, EpochsAreWholeBatchesOfTheSamples) {
   const struct {
     const char* rule;
@@ -369,6 +457,16 @@ TEST(Hash, ChangesWithEveryPartOfTheExperiment) {
       {"encoder={name: resnet18}"},
       {"encoder={name: resnet18, stem: standard}"},
       {"encoder={name: resnet18, width: 32}"},
+      {"encoder={name: resnet18, stem: small_padding2}"},
+      {"encoder={name: resnet18, zero_init_residual: false}"},
+      {"encoder={name: resnet34}"},
+      {"encoder={name: resnet50}"},
+      {"encoder={name: resnet50x2}"},
+      {"encoder={name: vit_ti16}"},
+      {"encoder={name: vit_s16}"},
+      {"expander_norm=none"},
+      {"embedding_norm=l2"},
+      {"embedding_norm=std"},
       {"expander=[64, 33]"},
       {"expander=[63, 32]"},
       {"expander=[64, 32, 32]"},
@@ -383,6 +481,11 @@ TEST(Hash, ChangesWithEveryPartOfTheExperiment) {
       {"length=101 steps", "schedule.warmup=10 steps"},
       {"length=1 epoch", "schedule.warmup=10 steps"},
       {"optimizer={name: lars, base_lr: 1.0e-3}"},
+      {"optimizer={name: lars}"},
+      {"optimizer={name: sgd, base_lr: 1.0e-3}"},
+      {"optimizer={name: larc, base_lr: 1.0e-3}"},
+      {"optimizer={name: larc, base_lr: 1.0e-3, eta: 0.001}"},
+      {"optimizer={name: larc, base_lr: 1.0e-3, clip: false}"},
       {"optimizer.lr=1.1e-3"},
       {"optimizer.weight_decay=0"},
       {"schedule.warmup=11 steps"},
@@ -433,6 +536,11 @@ TEST(Hash, StaysForWhatDoesNotChangeTheWeights) {
                  "length: 300 steps,"
                  " optimizer: {name: adamw, lr: 0.001}, augmentation: {size: 28}}")
                 .hash);
+  EXPECT_EQ(Must(kJob, {"encoder={name: resnet50x2}"}).hash, Must(kJob, {"encoder={name: resnet50, width: 128}"}).hash);
+  EXPECT_EQ(Must(kJob, {"optimizer={name: lars}"}).hash, Must(kJob, {"optimizer={name: lars, base_lr: 0.5}"}).hash);
+  EXPECT_EQ(Must(kJob, {"encoder={name: resnet18}"}).hash,
+            Must(kJob, {"encoder={name: resnet18, stem: small, width: 64, zero_init_residual: true}"}).hash);
+  EXPECT_EQ(Must(kJob, {"expander_norm=batch_norm", "embedding_norm=raw"}).hash, hash);
 }
 
 TEST(RecipeJson, IsTheFormThatIsHashed) {
@@ -447,14 +555,33 @@ TEST(RecipeJson, IsTheFormThatIsHashed) {
       R"("checkpoint":{"every":{"steps":100},"keep":3},"knn":{"enabled":false,"every":{"epochs":1.0},"k":20,"temperature":0.07}})");
 }
 
+// A build that reads version 1 alone would not notice these and train something else.
+TEST(RecipeJson, IsOfVersionTwoOnlyWithWhatVersionOneCannotSay) {
+  Recipe recipe{.expander = {8}};
+  const auto version = [&](const auto& change) {
+    Recipe changed = recipe;
+    change(changed);
+    return nlohmann::json::parse(Serialize(changed))["version"].get<int>();
+  };
+  EXPECT_EQ(version([](Recipe& r) { r.encoder.zero_init_residual = false; }), 2);
+  EXPECT_EQ(version([](Recipe& r) { r.expander_norm = ExpanderNorm::kNone; }), 2);
+  EXPECT_EQ(version([](Recipe& r) { r.embedding_norm = EmbeddingNorm::kL2; }), 2);
+  // Names that version 1 does not know are refused by name.
+  EXPECT_EQ(version([](Recipe& r) { r.encoder.name = "resnet50"; }), 1);
+  EXPECT_EQ(version([](Recipe& r) { r.encoder.stem = Stem::kSmallPadding2; }), 1);
+  EXPECT_EQ(version([](Recipe& r) { r.optimizer.kind = OptimizerKind::kLarc; }), 1);
+}
+
 auto Fields(const Recipe& r) {
   const auto length = [](const Length& l) { return std::tuple(l.steps, l.epochs); };
   return std::tuple(
       std::tuple(r.seed, r.data.root, r.data.path, r.data.split, r.data.limit, r.data.channels, r.encoder.name,
-                 r.encoder.stem, r.encoder.width, r.expander),
+                 r.encoder.stem, r.encoder.width, r.encoder.zero_init_residual, r.expander, r.expander_norm,
+                 r.embedding_norm),
       std::tuple(r.loss.convention, r.loss.lambda_, r.loss.mu_per_view, r.loss.nu_per_view, r.loss.form, r.batch_size,
                  length(r.length)),
-      std::tuple(r.optimizer.kind, r.optimizer.peak_lr, r.optimizer.weight_decay, length(r.schedule.warmup),
+      std::tuple(r.optimizer.kind, r.optimizer.peak_lr, r.optimizer.weight_decay, r.optimizer.eta, r.optimizer.clip,
+                 length(r.schedule.warmup),
                  r.schedule.final_fraction),
       std::tuple(r.augmentation.preset, r.augmentation.size, length(r.checkpoint_every), r.checkpoint_keep),
       std::tuple(r.knn.enabled, length(r.knn.every), r.knn.k, r.knn.temperature));
@@ -475,13 +602,22 @@ TEST(RecipeJson, ComesBackEqualToTheLastBit) {
     r.seed = random();
     r.data = {"root" + std::to_string(round), pick("", "a/b"), pick("train", "test"),
               static_cast<std::int64_t>(random() >> 20), pick(1, 3)};
-    r.encoder = {pick("tiny", "resnet18"), pick(Stem::kSmall, Stem::kStandard), static_cast<int>(random() % 512)};
+    r.encoder = {pick("tiny", "resnet18", "resnet101", "vit_s16"),
+                 pick(Stem::kSmall, Stem::kStandard, Stem::kSmallPadding2), static_cast<int>(random() % 512),
+                 pick(true, false)};
+    r.expander_norm = pick(ExpanderNorm::kBatchNorm, ExpanderNorm::kNone);
+    r.embedding_norm = pick(EmbeddingNorm::kRaw, EmbeddingNorm::kL2, EmbeddingNorm::kStd);
     for (std::size_t i = random() % 17; i > 0; --i) r.expander.push_back(static_cast<std::int64_t>(random() % 65536));
     r.loss = {pick(Convention::kAuthors, Convention::kPaper, Convention::kVicregl), any(), any(), any(),
               pick(LossForm::kAuto, LossForm::kGram, LossForm::kCovariance)};
     r.batch_size = static_cast<std::int64_t>(random() >> 40);
     r.length = length();
-    r.optimizer = {pick(OptimizerKind::kAdamW, OptimizerKind::kLars), any(), any()};
+    r.optimizer = {pick(OptimizerKind::kAdamW, OptimizerKind::kLars, OptimizerKind::kLarc, OptimizerKind::kSgd), any(),
+                   any()};
+    if (r.optimizer.kind == OptimizerKind::kLarc) {
+      r.optimizer.eta = any();
+      r.optimizer.clip = pick(true, false);
+    }
     r.schedule = {length(), any()};
     r.augmentation = {pick("cifar", "none"), static_cast<int>(random() % 512)};
     r.checkpoint_every = length();
@@ -515,12 +651,22 @@ TEST(RecipeJson, NamesWhatIsMissingOrWrong) {
     EXPECT_NE(error(json), "") << pointer << " that is a list";
   }
   auto newer = whole;
-  newer["version"] = 2;
-  EXPECT_THAT(error(newer), HasSubstr("recipe version 2; this build reads 1"));
+  for (const int version : {-1, 0, 3}) {
+    newer["version"] = version;
+    EXPECT_THAT(error(newer), HasSubstr("recipe version " + std::to_string(version) + "; this build reads 1 to 2"));
+  }
   for (const char* pointer : {"/loss/convention", "/loss/form", "/optimizer/name", "/encoder/stem"}) {
     auto json = whole;
     json[nlohmann::ordered_json::json_pointer(pointer)] = "novel";
     EXPECT_THAT(error(json), HasSubstr("unknown name \"novel\"")) << pointer;
+  }
+  auto clipless = whole;
+  clipless["optimizer"]["name"] = "larc";
+  EXPECT_THAT(error(clipless), HasSubstr("'eta' not found"));
+  for (const char* key : {"expander_norm", "embedding_norm"}) {
+    auto json = whole;
+    json[key] = "novel";
+    EXPECT_THAT(error(json), HasSubstr("unknown name \"novel\"")) << key;
   }
   EXPECT_THROW(Deserialize("{\"version\": 1"), std::invalid_argument);
   EXPECT_THROW(Deserialize(""), std::invalid_argument);
@@ -550,6 +696,36 @@ TEST(Explain, ParameterCountsAreThoseOfHandArithmetic) {
                      third = 4608 + 3 * 9216 + 256 + 576, fourth = 18432 + 3 * 36864 + 512 + 2176;
   EXPECT_EQ(Explain(job).encoder_parameters, stem + first + second + third + fourth);
   EXPECT_EQ(Explain(job).representation_width, 64);
+}
+
+// Published sizes less the head of 1000 classes: torchvision's tables for ResNets, DeiT's (Touvron et al.) for ViTs.
+TEST(Explain, ParameterCountsAreThePublishedOnes) {
+  const struct {
+    const char* encoder;
+    std::int64_t with_head, width;
+  } rows[] = {
+      {"{name: resnet18}", 11'689'512, 512},   {"{name: resnet34}", 21'797'672, 512},
+      {"{name: resnet50}", 25'557'032, 2048},  {"{name: resnet101}", 44'549'160, 2048},
+      {"{name: vit_ti16}", 5'717'416, 192},    {"{name: vit_s16}", 22'050'664, 384},
+  };
+  for (const auto& r : rows) {
+    Resolved job = Must(kJob, {"augmentation.size=224", std::string("encoder=") + r.encoder});
+    job.recipe.data.channels = 3;
+    EXPECT_EQ(Explain(job).encoder_parameters, r.with_head - 1000 * r.width - 1000) << r.encoder;
+    EXPECT_EQ(Explain(job).representation_width, r.width) << r.encoder;
+  }
+  // Doubling multiplies a convolution by four, the stem's and a batch norm by two: of 23,508,032 the norms are 53,120
+  // and the stem 9,408.
+  Resolved wide = Must(kJob, {"encoder={name: resnet50x2, stem: standard}"});
+  wide.recipe.data.channels = 3;
+  EXPECT_EQ(Explain(wide).encoder_parameters, 4 * (23'508'032 - 53'120 - 9'408) + 2 * (53'120 + 9'408));
+  EXPECT_EQ(Explain(wide).representation_width, 4096);
+  // Positions of a 32-pixel view: 4 patches and the class token, where 224 pixels have 196.
+  EXPECT_EQ(Explain(Must(kJob, {"encoder={name: vit_ti16}"})).encoder_parameters,
+            5'717'416 - 193'000 - 192 * 192 - 2 * 256 * 192)
+      << "192 fewer positions, two channels fewer";
+  const Explanation plain = Explain(Must(kJob, {"expander_norm=none"}));
+  EXPECT_EQ(plain.expander_parameters, 192 * 64 + 64 + 64 * 32);
 }
 
 TEST(Explain, BytesAreThoseOfHandArithmetic) {
@@ -582,6 +758,10 @@ TEST(Explain, BytesAreThoseOfHandArithmetic) {
   const Explanation lars = Explain(Must(kJob, {"optimizer={name: lars, base_lr: 0.2}"}));
   EXPECT_EQ(lars.state_bytes, 3 * 4 * (lars.encoder_parameters + lars.expander_parameters))
       << "value, gradient, momentum";
+  for (const char* name : {"larc", "sgd"}) {
+    EXPECT_EQ(Explain(Must(kJob, {std::string("optimizer={base_lr: 1, name: ") + name + "}"})).state_bytes,
+              3 * 4 * (218664 + 192 * 64 + 3 * 64 + 64 * 32));
+  }
 }
 
 TEST(Explain, NumbersOfTheLargestJobStayPositive) {
@@ -609,6 +789,16 @@ TEST(Explain, TextAndJsonSayTheSame) {
   EXPECT_EQ(json["effective_weights"]["nu_per_view"], 0.5);
   EXPECT_EQ(json["warnings"].size(), job.warnings.size());
   EXPECT_TRUE(MessageDifferencer::Equals(spec::ParseJobWithMarks(json["spec"].dump()).spec, job.spec));
+}
+
+TEST(Explain, TextNamesWhatWasAskedFor) {
+  const std::string text =
+      ExplainText(Must(kJob, {"encoder={name: resnet50x2}", "expander_norm=none", "embedding_norm=l2",
+                              "optimizer={name: larc, base_lr: 0.3, clip: false}"}));
+  for (const char* part : {"resnet50x2, 93", "representation of 4096", "no norm between layers, normalised: l2",
+                           "larc, learning-rate peak 0.3", "eta 0.02, not clipped"}) {
+    EXPECT_THAT(text, HasSubstr(part));
+  }
 }
 
 TEST(Warnings, AreGivenForWhatIsAllowedButUnwise) {

@@ -67,12 +67,14 @@ seed: 18446744073709551615
 world_size: {min: 2, max: 4}
 device: gpu
 data: {root: fashion-mnist, path: a/b, format: idx, split: test, limit: 1099511627776, channels: 3}
-encoder: {name: resnet18, stem: standard, width: 32}
+encoder: {name: resnet18, stem: standard, width: 32, zero_init_residual: false}
 expander: [1, 2048, 65536]
+expander_norm: none
+embedding_norm: l2
 loss: {objective: vicreg, convention: vicregl, lambda: 0.1, mu: 2.5e-7, nu: 0, form: covariance}
 batch_size: 1048576
 length: 1.5 epochs
-optimizer: {name: lars, lr: 1.0e-3, base_lr: .2, weight_decay: 0}
+optimizer: {name: lars, lr: 1.0e-3, base_lr: .2, weight_decay: 0, eta: 0.02, clip: true}
 schedule: {warmup: {epochs: 0.1}, final: 0.001}
 augmentation: {preset: none, size: 512}
 precision: fp32
@@ -97,6 +99,18 @@ void Unset(const Message& message, const std::string& path, std::vector<std::str
     if (set && !field.is_repeated() && field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
       Unset(reflection.GetMessage(message, &field), name + ".", out);
     }
+  }
+}
+
+TEST(JobFile, BooleansAreTrueAndFalseAlone) {
+  EXPECT_TRUE(Parse("optimizer: {clip: true}").optimizer().clip());
+  const v1::JobSpec off = Parse("optimizer: {clip: false}");
+  EXPECT_TRUE(off.optimizer().has_clip());
+  EXPECT_FALSE(off.optimizer().clip());
+  for (const std::string bad : {"yes", "1", "True", "\"true\"", "[true]", "{}"}) {
+    EXPECT_THAT(ProblemsOf("optimizer: {clip: " + bad + "}"),
+                ElementsAre(AllOf(StartsWith("1:19 optimizer.clip: found"), HasSubstr("expected true or false"))))
+        << bad;
   }
 }
 

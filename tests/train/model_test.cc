@@ -70,7 +70,7 @@ std::vector<NameAndShape> TorchvisionResNet18(int64_t width, int64_t channels, i
 
 TEST(ResNet18, HasTorchvisionsNamesShapesAndCount) {
   Parameters parameters(1, at::kFloat);
-  const auto encoder = MakeEncoder({"resnet18", recipe::Stem::kStandard, 64}, 3, "", parameters);
+  const auto encoder = MakeEncoder({"resnet18", recipe::Stem::kStandard, 64}, 3, 32, "", parameters);
   EXPECT_EQ(Shapes(parameters.all()), TorchvisionResNet18(64, 3, 7));
   // torchvision states 11,689,512; its fc has 512 * 1000 + 1000.
   EXPECT_EQ(Numbers(parameters.trained()), 11'176'512);
@@ -79,7 +79,7 @@ TEST(ResNet18, HasTorchvisionsNamesShapesAndCount) {
 
 TEST(ResNet18, WidthAndStemScaleAsTold) {
   Parameters parameters(1, at::kFloat);
-  const auto encoder = MakeEncoder({"resnet18", recipe::Stem::kSmall, 16}, 1, "", parameters);
+  const auto encoder = MakeEncoder({"resnet18", recipe::Stem::kSmall, 16}, 1, 32, "", parameters);
   EXPECT_EQ(Shapes(parameters.all()), TorchvisionResNet18(16, 1, 3));
   EXPECT_EQ(encoder->width(), 128);
 }
@@ -111,7 +111,7 @@ TEST(ResNet18, ComputesWhatTorchvisionComputesOnEachView) {
     const bool small = stem == recipe::Stem::kSmall;
     SCOPED_TRACE(small ? "small stem" : "standard stem");
     Parameters parameters(1, at::kDouble);
-    const auto encoder = MakeEncoder({"resnet18", stem, 4}, 3, "", parameters);
+    const auto encoder = MakeEncoder({"resnet18", stem, 4}, 3, 32, "", parameters);
     std::map<std::string, at::Tensor> plain;
     std::uint64_t seed = 0;
     for (const NamedTensor& p : parameters.all()) {
@@ -137,7 +137,7 @@ TEST(ResNet18, ComputesWhatTorchvisionComputesOnEachView) {
 
 TEST(ResNet18, EveryBlockStartsAsItsShortcut) {
   Parameters parameters(1, at::kFloat);
-  MakeEncoder({"resnet18", recipe::Stem::kSmall, 8}, 3, "", parameters);
+  MakeEncoder({"resnet18", recipe::Stem::kSmall, 8}, 3, 32, "", parameters);
   int zero = 0;
   for (const NamedTensor& p : parameters.trained()) {
     if (p.name.ends_with(".bn2.weight")) {

@@ -126,10 +126,9 @@ class Training {
     optimizer_->ZeroGrad();
     reducer_->Prepare(result.loss);
     result.loss.backward();
-    double square = 0;
-    for (const NamedTensor& p : network_->parameters().trained()) square += p.value.grad().square().sum(at::kDouble).item<double>();
+    const double grad_norm = optimizer_->GradientNorm();
     // After reduction the gradient is the same on every rank, so all of them decide alike.
-    if (!std::isfinite(square)) Numeric("gradient");
+    if (!std::isfinite(grad_norm)) Numeric("gradient");
 
     phase = "optimizer";
     const double rate = LearningRate(step, total_steps_, warmup_, recipe_.optimizer.peak_lr, recipe_.schedule.final_fraction);
@@ -140,7 +139,7 @@ class Training {
       observer_.OnStepping(step);
     }
     const auto end = Steady::now();
-    StepRow row = Row(result.terms, std::sqrt(square), rate, Seconds(begin, end));
+    StepRow row = Row(result.terms, grad_norm, rate, Seconds(begin, end));
     if (recipe_.knn.enabled && (step % knn_every_ == 0 || step == total_steps_)) row.knn_accuracy = Knn();
     if (lead()) {
       observer_.OnRow(row);

@@ -13,22 +13,24 @@ namespace vicreg::train {
 class Encoder {
  public:
   virtual ~Encoder() = default;
-  // [views * n, C, H, W] -> [views * n, width]; statistics per view, over all ranks.
-  virtual at::Tensor Forward(const at::Tensor& images, int views, Group& group) = 0;
+  // [views * n, C, H, W] -> [views * n, width]; statistics per view, over all ranks. Waveforms are [views * n, C, L], vectors
+  // [views * n, F].
+  virtual at::Tensor Forward(const at::Tensor& samples, int views, Group& group) = 0;
   // Running statistics, no gradient: what an exported encoder computes.
-  virtual at::Tensor Evaluate(const at::Tensor& images) const = 0;
+  virtual at::Tensor Evaluate(const at::Tensor& samples) const = 0;
   virtual int64_t width() const = 0;
 };
 
-// "tiny" or "resnet18"; names beneath `prefix` ("encoder."). Throws std::invalid_argument for another name.
-std::unique_ptr<Encoder> MakeEncoder(const recipe::Encoder& encoder, int channels, const std::string& prefix, Parameters& parameters);
+// Any of recipe::Architectures(), for samples of `channels` (vectors: features) and images of `size` pixels a side; names beneath
+// `prefix` ("encoder."). Throws std::invalid_argument for another name, or a size that the encoder cannot read.
+std::unique_ptr<Encoder> MakeEncoder(const recipe::Encoder& encoder, int channels, int size, const std::string& prefix, Parameters& parameters);
 
 class Network {
  public:
   explicit Network(const recipe::Recipe& recipe, at::ScalarType dtype = at::kFloat);
   ~Network();
 
-  // Embeddings of `views` batches on top of each other.
+  // Embeddings of `views` batches on top of each other, normalised as the recipe says.
   at::Tensor Forward(const at::Tensor& images, int views, Group& group);
   // Representations in eval mode.
   at::Tensor Represent(const at::Tensor& images) const;
@@ -38,6 +40,7 @@ class Network {
 
  private:
   class Expander;
+  const recipe::EmbeddingNorm embedding_norm_;
   Parameters parameters_;
   std::unique_ptr<Encoder> encoder_;
   std::unique_ptr<Expander> expander_;

@@ -139,4 +139,14 @@ at::Tensor SyncBatchNorm::Evaluate(const at::Tensor& x) const {
   return at::addcmul(PerChannel(bias_ - running_mean_ * scale, x), x, PerChannel(scale, x));
 }
 
+at::Tensor Standardise(const at::Tensor& x, int views, Group& group) {
+  Statistics statistics;
+  {
+    const at::NoGradGuard no_grad;
+    statistics = GlobalStatistics(x.detach().chunk(views), group);
+  }
+  const at::Tensor one = at::ones({x.size(1)}, x.options().requires_grad(false)), zero = at::zeros_like(one);
+  return Normalise::apply(x, one, zero, statistics, static_cast<int64_t>(views), &group);
+}
+
 }  // namespace vicreg::train

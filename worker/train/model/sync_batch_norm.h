@@ -18,7 +18,7 @@ class SyncBatchNorm {
   // torchvision's names beneath `name`: weight, bias, running_mean, running_var, num_batches_tracked.
   SyncBatchNorm(Parameters& parameters, const std::string& name, int64_t channels, double initial_weight = 1);
 
-  // x: [views * n, C] or [views * n, C, H, W].
+  // x: [views * n, C], [views * n, C, L] or [views * n, C, H, W].
   at::Tensor Forward(const at::Tensor& x, int views, Group& group);
   // With the running statistics; no gradient.
   at::Tensor Evaluate(const at::Tensor& x) const;
@@ -26,5 +26,8 @@ class SyncBatchNorm {
  private:
   at::Tensor weight_, bias_, running_mean_, running_var_, batches_;
 };
+
+// The same without weight, bias and buffers: each column of each view to mean 0 and deviation 1 over the rows of all ranks.
+at::Tensor Standardise(const at::Tensor& x, int views, Group& group);
 
 }  // namespace vicreg::train
