@@ -11,7 +11,8 @@ constexpr Architecture kArchitectures[] = {
     {"resnet34", Family::kResNet, Input::kImages, 64, {3, 4, 6, 3}, false, 0},
     {"resnet50", Family::kResNet, Input::kImages, 64, {3, 4, 6, 3}, true, 0},
     {"resnet101", Family::kResNet, Input::kImages, 64, {3, 4, 23, 3}, true, 0},
-    // Every layer twice as wide, the stem too. Not torchvision's wide_resnet50_2, which widens the 3x3 convolutions alone.
+    // Every layer twice as wide, the stem too. Not torchvision's wide_resnet50_2, which widens the 3x3 convolutions
+    // alone.
     {"resnet50x2", Family::kResNet, Input::kImages, 128, {3, 4, 6, 3}, true, 0},
     {"vit_ti16", Family::kVit, Input::kImages, 192, {}, false, 3},
     {"vit_s16", Family::kVit, Input::kImages, 384, {}, false, 6},
@@ -71,17 +72,22 @@ std::int64_t Mlp(const Encoder& e, int features) {
 std::span<const Architecture> Architectures() { return kArchitectures; }
 
 const Architecture* FindArchitecture(std::string_view name) {
-  const auto* found = std::find_if(std::begin(kArchitectures), std::end(kArchitectures), [&](const Architecture& a) { return a.name == name; });
+  const auto* found = std::find_if(std::begin(kArchitectures), std::end(kArchitectures),
+                                   [&](const Architecture& a) { return a.name == name; });
   return found == std::end(kArchitectures) ? nullptr : found;
 }
 
 std::int64_t EncoderParameters(const Encoder& encoder, int channels, int size) {
   const Architecture& a = *FindArchitecture(encoder.name);
   switch (a.family) {
-    case Family::kTiny: return Tiny(channels);
-    case Family::kResNet: return ResNet(a, encoder, channels);
-    case Family::kVit: return Vit(a, channels, size);
-    case Family::kMlp: return Mlp(encoder, channels);
+    case Family::kTiny:
+      return Tiny(channels);
+    case Family::kResNet:
+      return ResNet(a, encoder, channels);
+    case Family::kVit:
+      return Vit(a, channels, size);
+    case Family::kMlp:
+      return Mlp(encoder, channels);
   }
   return 0;
 }
@@ -89,10 +95,14 @@ std::int64_t EncoderParameters(const Encoder& encoder, int channels, int size) {
 std::int64_t RepresentationWidth(const Encoder& encoder) {
   const Architecture& a = *FindArchitecture(encoder.name);
   switch (a.family) {
-    case Family::kTiny: return 192;
-    case Family::kResNet: return std::int64_t{8} * encoder.width * (a.bottleneck ? 4 : 1);
-    case Family::kVit: return a.width;
-    case Family::kMlp: return encoder.width;
+    case Family::kTiny:
+      return 192;
+    case Family::kResNet:
+      return std::int64_t{8} * encoder.width * (a.bottleneck ? 4 : 1);
+    case Family::kVit:
+      return a.width;
+    case Family::kMlp:
+      return encoder.width;
   }
   return 0;
 }

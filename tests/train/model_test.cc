@@ -1,12 +1,10 @@
-// Goal: networks are torchvision's, batch norm over ranks is batch norm over all rows, optimizers and schedule are what
-// they are called. Method: names and shapes from a written list; forward and backward against ATen's own operations;
-// ranks as threads against one process; updates against plain arithmetic and torch::optim.
+// Goal: networks are torchvision's, and batch norm over ranks is batch norm over all rows. Method: names and shapes from a
+// written list; forward and backward against ATen's own operations; ranks as threads against one process.
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <torch/optim/adamw.h>
 
 #include <algorithm>
 #include <cmath>
@@ -16,7 +14,6 @@
 #include "tests/train/ranks.h"
 #include "worker/train/model/network.h"
 #include "worker/train/model/sync_batch_norm.h"
-#include "worker/train/optim/optimizer.h"
 
 namespace vicreg::train {
 namespace {
@@ -344,132 +341,6 @@ TEST(SyncBatchNorm, FloatKeepsSinglePrecisionFarFromZero) {
   // The sum of two numbers near 1000 is known to 1000 * 2^-23 = 1.2e-4; a variance from E[x^2] - mean^2 would be off by
   // 0.1.
   EXPECT_LT(Distance(norm.Forward(x, 1, alone).detach().to(at::kDouble), want), 3e-4);
-}
-
-NamedTensor Parameter(const std::string& name, const at::Tensor& value) {
-  return {name, value.clone().set_requires_grad(true)};
-}
-
-std::vector<double> Values(const at::Tensor& t) {
-  const at::Tensor flat = t.detach().contiguous();
-  return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
-}
-
-// |p| = 5, |g| = 2, so g is scaled by 0.001 * 5 / 2 = 0.0025 to (0, 0.005), and p moves by 2 * 0.005; the next step
-// carries 0.9 * 0.005 of it on, and adds 0.001 * |p|/|g| * g with |p| = sqrt(9 + 3.99^2). A bias moves by its gradient.
-TEST(Lars, FirstTwoStepsByHand) {
-  const NamedTensor matrix = Parameter("w", at::tensor({3.0, 4.0}, at::kDouble).view({1, 2})),
-                    bias = Parameter("b", at::tensor({1.0}, at::kDouble));
-  const auto lars = MakeOptimizer({recipe::OptimizerKind::kLars, 0, 0}, {matrix, bias});
-  matrix.value.mutable_grad() = at::tensor({0.0, 2.0}, at::kDouble).view({1, 2});
-  bias.value.mutable_grad() = at::tensor({0.5}, at::kDouble);
-  lars->Step(2, 1);
-  EXPECT_DOUBLE_EQ(Values(matrix.value)[0], 3);
-  EXPECT_DOUBLE_EQ(Values(matrix.value)[1], 3.99);
-  EXPECT_DOUBLE_EQ(Values(bias.value)[0], 0);
-  lars->Step(2, 2);
-  EXPECT_DOUBLE_EQ(Values(matrix.value)[1], 3.99 - 2 * (0.9 * 0.005 + 0.001 * std::sqrt(9 + 3.99 * 3.99)));
-  EXPECT_DOUBLE_EQ(Values(bias.value)[0], -2 * (0.9 * 0.5 + 0.5));
-}
-
-// The authors' LARS in plain numbers. `matrix`: more than one dimension.
-struct PlainLars {
-  std::vector<double> p, m;
-  bool matrix;
-  void Step(std::vector<double> g, double rate, double decay) {
-    m.resize(p.size());
-    if (matrix) {
-      double pp = 0, gg = 0;
-      for (std::size_t i = 0; i < p.size(); ++i) {
-        g[i] += decay * p[i];
-        pp += p[i] * p[i];
-        gg += g[i] * g[i];
-      }
-      const double q = pp > 0 && gg > 0 ? 0.001 * std::sqrt(pp) / std::sqrt(gg) : 1;
-      for (double& value : g) value *= q;
-    }
-    for (std::size_t i = 0; i < p.size(); ++i) p[i] -= rate * (m[i] = 0.9 * m[i] + g[i]);
-  }
-};
-
-TEST(Lars, FiveStepsEqualPlainArithmetic) {
-  const double decay = 0.1;
-  const std::vector<NamedTensor> parameters = {
-      Parameter("linear", Normal({3, 4}, 1)), Parameter("conv", Normal({2, 3, 3, 3}, 2)),
-      Parameter("bias", Normal({5}, 3)), Parameter("zero", at::zeros({2, 2}, at::kDouble)),
-      Parameter("still", at::zeros({2, 2}, at::kDouble))};
-  std::vector<PlainLars> plain;
-  for (const NamedTensor& p : parameters) plain.push_back({Values(p.value), {}, p.value.dim() != 1});
-  const auto lars = MakeOptimizer({recipe::OptimizerKind::kLars, 0, decay}, parameters);
-  for (int step = 1; step <= 5; ++step) {
-    const double rate = 0.3 * step;
-    for (std::size_t i = 0; i < parameters.size(); ++i) {
-      at::Tensor g = Normal(parameters[i].value.sizes(), static_cast<std::uint64_t>(100 * step) + i);
-      if (parameters[i].name == "still") g.zero_();  // neither norm is above 0: nothing to scale, nothing to divide by
-      parameters[i].value.mutable_grad() = g;
-      plain[i].Step(Values(g), rate, decay);
-    }
-    lars->Step(rate, step);
-    for (std::size_t i = 0; i < parameters.size(); ++i) {
-      const std::vector<double> got = Values(parameters[i].value);
-      for (std::size_t j = 0; j < got.size(); ++j) {
-        EXPECT_NEAR(got[j], plain[i].p[j], 1e-13) << parameters[i].name << "[" << j << "] after step " << step;
-      }
-    }
-  }
-  EXPECT_EQ(lars->State()[0].name, "linear.momentum");
-  EXPECT_EQ(Values(lars->State()[2].value), plain[2].m);
-}
-
-TEST(AdamW, FiveStepsEqualTorchs) {
-  const at::Tensor start[] = {Normal({3, 4}, 1), Normal({5}, 2)};
-  const std::vector<NamedTensor> ours = {Parameter("w", start[0]), Parameter("b", start[1])};
-  const std::vector<at::Tensor> theirs = {start[0].clone().set_requires_grad(true),
-                                          start[1].clone().set_requires_grad(true)};
-  const auto adamw = MakeOptimizer({recipe::OptimizerKind::kAdamW, 0, 0.05}, ours);
-  torch::optim::AdamW torchs(theirs, torch::optim::AdamWOptions().betas({0.9, 0.999}).eps(1e-8).weight_decay(0.05));
-  for (int step = 1; step <= 5; ++step) {
-    const double rate = 0.01 * step;
-    static_cast<torch::optim::AdamWOptions&>(torchs.param_groups()[0].options()).lr(rate);
-    for (std::size_t i = 0; i < ours.size(); ++i) {
-      const at::Tensor g = Normal(start[i].sizes(), static_cast<std::uint64_t>(100 * step) + i);
-      ours[i].value.mutable_grad() = g.clone();
-      theirs[i].mutable_grad() = g.clone();
-    }
-    adamw->Step(rate, step);
-    torchs.step();
-    for (std::size_t i = 0; i < ours.size(); ++i) {
-      EXPECT_LT(Distance(ours[i].value.detach(), theirs[i].detach()), 1e-14) << ours[i].name << " after step " << step;
-    }
-  }
-  const std::vector<NamedTensor> state = adamw->State();
-  ASSERT_EQ(state.size(), 4u);
-  EXPECT_EQ(state[0].name, "w.exp_avg");
-  EXPECT_EQ(state[3].name, "b.exp_avg_sq");
-  EXPECT_EQ(state[3].value.sizes(), start[1].sizes());
-  adamw->ZeroGrad();
-  EXPECT_EQ(ours[0].value.grad().abs().max().item<double>(), 0);
-}
-
-// Step t of T = 110, warm-up 10, peak 0.8, final 0.001: up by 0.08 a step, then q = (1 + cos(pi (t - 10) / 100)) / 2.
-TEST(LearningRate, RisesLinearlyThenFallsByACosine) {
-  const struct {
-    const char* where;
-    std::int64_t step;
-    double want;
-  } rows[] = {
-      {"first step", 0, 0},
-      {"second step", 1, 0.08},
-      {"last of the warm-up", 9, 0.72},
-      {"peak", 10, 0.8},
-      {"quarter: q = (1 + sqrt(1/2)) / 2", 35, 0.8 * (0.85355339059327 + 0.001 * 0.14644660940673)},
-      {"middle: q = 1/2", 60, 0.8 * (0.5 + 0.001 * 0.5)},
-      {"last step: q = (1 - cos(pi / 100)) / 2 = 0.000246719817", 109, 0.8 * (0.000246719817 + 0.001 * 0.999753280183)},
-      {"the end, never trained: q = 0", 110, 0.0008},
-  };
-  for (const auto& row : rows) EXPECT_NEAR(LearningRate(row.step, 110, 10, 0.8, 0.001), row.want, 1e-12) << row.where;
-  EXPECT_EQ(LearningRate(0, 100, 0, 0.8, 0), 0.8) << "without warm-up the first step has the peak";
-  EXPECT_EQ(LearningRate(10, 10, 10, 0.8, 0), 0.8) << "a warm-up as long as the run has no fall";
 }
 
 }  // namespace

@@ -73,18 +73,24 @@ std::unique_ptr<Encoder> MakeTiny(int channels, const std::string& prefix, Param
   return std::make_unique<Tiny>(channels, prefix, parameters);
 }
 
-std::unique_ptr<Encoder> MakeMlp(const recipe::Encoder& encoder, int features, const std::string& prefix, Parameters& parameters) {
+std::unique_ptr<Encoder> MakeMlp(const recipe::Encoder& encoder, int features, const std::string& prefix,
+                                 Parameters& parameters) {
   return std::make_unique<Mlp>(encoder, features, prefix, parameters);
 }
 
-std::unique_ptr<Encoder> MakeEncoder(const recipe::Encoder& encoder, int channels, int size, const std::string& prefix, Parameters& parameters) {
+std::unique_ptr<Encoder> MakeEncoder(const recipe::Encoder& encoder, int channels, int size, const std::string& prefix,
+                                     Parameters& parameters) {
   const recipe::Architecture* found = recipe::FindArchitecture(encoder.name);
   if (found == nullptr) throw std::invalid_argument("unknown encoder \"" + encoder.name + "\"");
   switch (found->family) {
-    case recipe::Family::kTiny: return MakeTiny(channels, prefix, parameters);
-    case recipe::Family::kResNet: return MakeResNet(*found, encoder, channels, prefix, parameters);
-    case recipe::Family::kVit: return MakeVit(*found, channels, size, prefix, parameters);
-    case recipe::Family::kMlp: return MakeMlp(encoder, channels, prefix, parameters);
+    case recipe::Family::kTiny:
+      return MakeTiny(channels, prefix, parameters);
+    case recipe::Family::kResNet:
+      return MakeResNet(*found, encoder, channels, prefix, parameters);
+    case recipe::Family::kVit:
+      return MakeVit(*found, channels, size, prefix, parameters);
+    case recipe::Family::kMlp:
+      return MakeMlp(encoder, channels, prefix, parameters);
   }
   throw std::invalid_argument("encoder \"" + encoder.name + "\" has no maker");
 }

@@ -21,10 +21,14 @@ at::Tensor Kernel(Parameters& p, const std::string& name, const ConvShape& s) {
 }  // namespace
 
 ConvBn::ConvBn(Parameters& p, const std::string& conv, const std::string& bn, const ConvShape& shape, double bn_weight)
-    : weight_(Kernel(p, conv + ".weight", shape)), bn_(p, bn, shape.out, bn_weight), stride_(shape.stride), padding_(shape.padding) {}
+    : weight_(Kernel(p, conv + ".weight", shape)),
+      bn_(p, bn, shape.out, bn_weight),
+      stride_(shape.stride),
+      padding_(shape.padding) {}
 
 at::Tensor ConvBn::Convolve(const at::Tensor& x) const {
-  return weight_.dim() == 3 ? at::conv1d(x, weight_, {}, stride_, padding_) : at::conv2d(x, weight_, {}, stride_, padding_);
+  return weight_.dim() == 3 ? at::conv1d(x, weight_, {}, stride_, padding_)
+                            : at::conv2d(x, weight_, {}, stride_, padding_);
 }
 
 DenseLayer::DenseLayer(Parameters& p, const std::string& name, int64_t in, int64_t out, bool bias, bool bn) {

@@ -1,6 +1,7 @@
 #pragma once
 
-// Layers that more than one network is made of. Statistics of batch norm are per view and over all ranks (sync_batch_norm.h).
+// Layers that more than one network is made of. Statistics of batch norm are per view and over all ranks
+// (sync_batch_norm.h).
 
 #include <ATen/core/Tensor.h>
 

@@ -11,17 +11,21 @@ namespace {
 
 at::Tensor NormaliseEmbeddings(const at::Tensor& z, recipe::EmbeddingNorm norm, int views, Group& group) {
   switch (norm) {
-    case recipe::EmbeddingNorm::kRaw: return z;
+    case recipe::EmbeddingNorm::kRaw:
+      return z;
     // A row of length sqrt(D) has coordinates of order 1, which is what the objective's gamma and eps are made for.
-    case recipe::EmbeddingNorm::kL2: return z * (std::sqrt(static_cast<double>(z.size(1))) / z.norm(2, {1}, true).clamp_min(1e-12));
-    case recipe::EmbeddingNorm::kStd: return Standardise(z, views, group);
+    case recipe::EmbeddingNorm::kL2:
+      return z * (std::sqrt(static_cast<double>(z.size(1))) / z.norm(2, {1}, true).clamp_min(1e-12));
+    case recipe::EmbeddingNorm::kStd:
+      return Standardise(z, views, group);
   }
   return z;
 }
 
 }  // namespace
 
-// (Linear with bias, BN if the recipe has it, ReLU) for all widths but the last, then Linear without bias or BN (paper, section 4.2).
+// (Linear with bias, BN if the recipe has it, ReLU) for all widths but the last, then Linear without bias or BN (paper,
+// section 4.2).
 class Network::Expander {
  public:
   Expander(Parameters& p, int64_t in, const recipe::Recipe& recipe) {
@@ -55,7 +59,8 @@ Network::Network(const recipe::Recipe& recipe, at::ScalarType dtype)
 Network::~Network() = default;
 
 at::Tensor Network::Forward(const at::Tensor& images, int views, Group& group) {
-  return NormaliseEmbeddings(expander_->Forward(encoder_->Forward(images, views, group), views, group), embedding_norm_, views, group);
+  return NormaliseEmbeddings(expander_->Forward(encoder_->Forward(images, views, group), views, group), embedding_norm_,
+                             views, group);
 }
 
 at::Tensor Network::Represent(const at::Tensor& images) const { return encoder_->Evaluate(images); }

@@ -9,7 +9,8 @@
 namespace vicreg::train {
 namespace {
 
-// Two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1 whose stride is the 3x3's (torchvision's "v1.5"), and a shortcut.
+// Two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1 whose stride is the 3x3's (torchvision's "v1.5"), and a
+// shortcut.
 class Block {
  public:
   struct Shape {
@@ -32,7 +33,8 @@ class Block {
       add("2", {s.inner, s.out, 3, 1, 1, s.dims}, s.last_bn);
     }
     if (s.stride != 1 || s.in != s.out) {
-      shortcut_.emplace_back(p, name + ".downsample.0", name + ".downsample.1", ConvShape{s.in, s.out, 1, s.stride, 0, s.dims});
+      shortcut_.emplace_back(p, name + ".downsample.0", name + ".downsample.1",
+                             ConvShape{s.in, s.out, 1, s.stride, 0, s.dims});
     }
   }
   at::Tensor Forward(const at::Tensor& x, int views, Group& group) {
@@ -60,7 +62,8 @@ ConvShape Stem(const recipe::Encoder& e, int channels, int dims) {
 
 class ResNet : public Encoder {
  public:
-  ResNet(const recipe::Architecture& a, const recipe::Encoder& e, int channels, const std::string& prefix, Parameters& p)
+  ResNet(const recipe::Architecture& a, const recipe::Encoder& e, int channels, const std::string& prefix,
+         Parameters& p)
       : dims_(a.input == recipe::Input::kWaveforms ? 1 : 2),
         pool_(e.stem == recipe::Stem::kStandard),
         stem_(p, prefix + "conv1", prefix + "bn1", Stem(e, channels, dims_)),
@@ -71,7 +74,8 @@ class ResNet : public Encoder {
       for (int block = 0; block < a.blocks[stage]; ++block) {
         const std::string name = prefix + "layer" + std::to_string(stage + 1) + "." + std::to_string(block);
         const int64_t stride = stage > 0 && block == 0 ? 2 : 1;
-        blocks_.emplace_back(p, name, Block::Shape{in, inner, out, stride, a.bottleneck, dims_, e.zero_init_residual ? 0.0 : 1.0});
+        blocks_.emplace_back(
+            p, name, Block::Shape{in, inner, out, stride, a.bottleneck, dims_, e.zero_init_residual ? 0.0 : 1.0});
         in = out;
       }
     }
@@ -105,8 +109,8 @@ class ResNet : public Encoder {
 
 }  // namespace
 
-std::unique_ptr<Encoder> MakeResNet(const recipe::Architecture& architecture, const recipe::Encoder& encoder, int channels,
-                                    const std::string& prefix, Parameters& parameters) {
+std::unique_ptr<Encoder> MakeResNet(const recipe::Architecture& architecture, const recipe::Encoder& encoder,
+                                    int channels, const std::string& prefix, Parameters& parameters) {
   return std::make_unique<ResNet>(architecture, encoder, channels, prefix, parameters);
 }
 

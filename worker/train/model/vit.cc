@@ -1,5 +1,5 @@
-// torchvision's VisionTransformer (Dosovitskiy et al., 2020) without heads: pre-norm blocks, learned positions, a class token
-// whose last value is the representation. No batch norm, so nothing depends on other rows or ranks.
+// torchvision's VisionTransformer (Dosovitskiy et al., 2020) without heads: pre-norm blocks, learned positions, a class
+// token whose last value is the representation. No batch norm, so nothing depends on other rows or ranks.
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
@@ -54,7 +54,8 @@ class TransformerBlock {
   at::Tensor Attention(const at::Tensor& x) const {
     const int64_t n = x.size(0), s = x.size(1), d = x.size(2);
     // [n, s, 3d] -> query, key and value of [n, heads, s, d / heads]
-    const auto qkv = at::linear(x, qkv_weight_, qkv_bias_).view({n, s, 3, heads_, d / heads_}).permute({2, 0, 3, 1, 4}).unbind(0);
+    const auto qkv =
+        at::linear(x, qkv_weight_, qkv_bias_).view({n, s, 3, heads_, d / heads_}).permute({2, 0, 3, 1, 4}).unbind(0);
     const at::Tensor y = at::scaled_dot_product_attention(qkv[0], qkv[1], qkv[2]);
     return at::linear(y.transpose(1, 2).reshape({n, s, d}), out_weight_, out_bias_);
   }
@@ -92,8 +93,9 @@ class Vit : public Encoder {
  private:
   at::Tensor Represent(const at::Tensor& images) const {
     if (images.size(2) != side_ * kPatch || images.size(3) != side_ * kPatch) {
-      throw std::invalid_argument("images of " + std::to_string(images.size(2)) + " x " + std::to_string(images.size(3)) +
-                                  " pixels for positions learned at " + std::to_string(side_ * kPatch));
+      throw std::invalid_argument("images of " + std::to_string(images.size(2)) + " x " +
+                                  std::to_string(images.size(3)) + " pixels for positions learned at " +
+                                  std::to_string(side_ * kPatch));
     }
     const int64_t n = images.size(0);
     const at::Tensor patches = at::conv2d(images, patch_weight_, patch_bias_, kPatch).flatten(2).transpose(1, 2);
@@ -110,10 +112,11 @@ class Vit : public Encoder {
 
 }  // namespace
 
-std::unique_ptr<Encoder> MakeVit(const recipe::Architecture& architecture, int channels, int size, const std::string& prefix,
-                                 Parameters& parameters) {
+std::unique_ptr<Encoder> MakeVit(const recipe::Architecture& architecture, int channels, int size,
+                                 const std::string& prefix, Parameters& parameters) {
   if (size < kPatch || size % kPatch != 0) {
-    throw std::invalid_argument("views of " + std::to_string(size) + " pixels cannot be cut into patches of " + std::to_string(kPatch));
+    throw std::invalid_argument("views of " + std::to_string(size) + " pixels cannot be cut into patches of " +
+                                std::to_string(kPatch));
   }
   return std::make_unique<Vit>(architecture, channels, size, prefix, parameters);
 }

@@ -11,7 +11,8 @@
 namespace vicreg::train {
 namespace {
 
-// An update needs a copy of what it updates. Many at a time need not mean all at a time: 16 MiB of fp32, or one larger parameter.
+// An update needs a copy of what it updates. Many at a time need not mean all at a time: 16 MiB of fp32, or one larger
+// parameter.
 constexpr int64_t kBucketNumbers = int64_t{1} << 22;
 
 // Norms on the host, by one copy for the whole list.
@@ -49,7 +50,8 @@ class AdamW : public Optimizer {
   const double decay_;
 };
 
-// What sgd, lars and larc share: m = 0.9 m + d, p -= rate m, where each says what d is. The rate stays outside the buffer.
+// What sgd, lars and larc share: m = 0.9 m + d, p -= rate m, where each says what d is. The rate stays outside the
+// buffer.
 class Momentum : public Optimizer {
  public:
   static constexpr const char* kSlots[] = {"momentum"};
@@ -108,7 +110,8 @@ class Lars : public Momentum {
 
 class Larc : public Momentum {
  public:
-  Larc(const std::vector<NamedTensor>& parameters, const recipe::Optimizer& options) : Momentum(parameters), options_(options) {}
+  Larc(const std::vector<NamedTensor>& parameters, const recipe::Optimizer& options)
+      : Momentum(parameters), options_(options) {}
 
  protected:
   std::vector<at::Tensor> Direction(const Bucket& bucket, double rate) const override {
@@ -179,10 +182,14 @@ double Optimizer::GradientNorm() const {
 
 std::unique_ptr<Optimizer> MakeOptimizer(const recipe::Optimizer& options, const std::vector<NamedTensor>& parameters) {
   switch (options.kind) {
-    case recipe::OptimizerKind::kAdamW: return std::make_unique<AdamW>(parameters, options.weight_decay);
-    case recipe::OptimizerKind::kLars: return std::make_unique<Lars>(parameters, options.weight_decay);
-    case recipe::OptimizerKind::kLarc: return std::make_unique<Larc>(parameters, options);
-    case recipe::OptimizerKind::kSgd: return std::make_unique<Sgd>(parameters, options.weight_decay);
+    case recipe::OptimizerKind::kAdamW:
+      return std::make_unique<AdamW>(parameters, options.weight_decay);
+    case recipe::OptimizerKind::kLars:
+      return std::make_unique<Lars>(parameters, options.weight_decay);
+    case recipe::OptimizerKind::kLarc:
+      return std::make_unique<Larc>(parameters, options);
+    case recipe::OptimizerKind::kSgd:
+      return std::make_unique<Sgd>(parameters, options.weight_decay);
   }
   return nullptr;
 }
@@ -190,7 +197,8 @@ std::unique_ptr<Optimizer> MakeOptimizer(const recipe::Optimizer& options, const
 double LearningRate(std::int64_t step, std::int64_t total, std::int64_t warmup, double peak, double final_fraction) {
   if (step < warmup) return peak * static_cast<double>(step) / static_cast<double>(warmup);
   if (total <= warmup) return peak;
-  const double q = 0.5 * (1 + std::cos(std::numbers::pi * static_cast<double>(step - warmup) / static_cast<double>(total - warmup)));
+  const double q =
+      0.5 * (1 + std::cos(std::numbers::pi * static_cast<double>(step - warmup) / static_cast<double>(total - warmup)));
   return peak * (q + final_fraction * (1 - q));
 }
 
