@@ -29,8 +29,9 @@ Client::Client(std::string address) : address_(std::move(address)) {
 
 absl::Status Client::Explained(const grpc::Status& status) const {
   if (status.error_code() != grpc::StatusCode::UNAVAILABLE) return rpc::FromGrpc(status);
-  return absl::UnavailableError("no coordinator answers at " + address_ + " (" + status.error_message() +
-                                "): start a development cluster with `vicreg up`, or name another with --coordinator or VICREG_COORDINATOR");
+  return absl::UnavailableError(
+      "no coordinator answers at " + address_ + " (" + status.error_message() +
+      "): start a development cluster with `vicreg up`, or name another with --coordinator or VICREG_COORDINATOR");
 }
 
 absl::Status Client::Retry(const std::function<grpc::Status(grpc::ClientContext&)>& call) {
@@ -41,7 +42,8 @@ absl::Status Client::Retry(const std::function<grpc::Status(grpc::ClientContext&
     context.set_deadline(std::chrono::system_clock::now() + kCallTimeout);
     const grpc::Status status = call(context);
     if (status.error_code() != grpc::StatusCode::UNAVAILABLE || steady_clock::now() + pause > give_up) {
-      if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) return absl::UnavailableError("the coordinator at " + address_ + " did not answer within 20 s");
+      if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED)
+        return absl::UnavailableError("the coordinator at " + address_ + " did not answer within 20 s");
       return Explained(status);
     }
     std::this_thread::sleep_for(pause);
@@ -49,12 +51,15 @@ absl::Status Client::Retry(const std::function<grpc::Status(grpc::ClientContext&
   }
 }
 
-absl::Status Client::Reopen(Interrupts& interrupts, std::optional<SteadyTime> deadline, const std::function<grpc::Status(grpc::ClientContext&, bool& heard)>& stream) {
+absl::Status Client::Reopen(Interrupts& interrupts, std::optional<SteadyTime> deadline,
+                            const std::function<grpc::Status(grpc::ClientContext&, bool& heard)>& stream) {
   auto last_heard = steady_clock::now();
   bool told = false;
   while (true) {
     grpc::ClientContext context;
-    if (deadline) context.set_deadline(std::chrono::system_clock::now() + std::chrono::duration_cast<milliseconds>(*deadline - steady_clock::now()));
+    if (deadline)
+      context.set_deadline(std::chrono::system_clock::now() +
+                           std::chrono::duration_cast<milliseconds>(*deadline - steady_clock::now()));
     interrupts.Set([&] { context.TryCancel(); });
     bool heard = false;
     const grpc::Status status = stream(context, heard);
@@ -64,7 +69,8 @@ absl::Status Client::Reopen(Interrupts& interrupts, std::optional<SteadyTime> de
       told = false;
     }
     if (interrupts.seen()) return absl::CancelledError("detached");
-    const bool again = status.error_code() == grpc::StatusCode::UNAVAILABLE || status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED;
+    const bool again = status.error_code() == grpc::StatusCode::UNAVAILABLE ||
+                       status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED;
     if (!again || steady_clock::now() - last_heard > kStreamPatience) return Explained(status);
     if (!told) std::cerr << "vicreg: the coordinator at " << address_ << " is away; waiting for it (the job goes on)\n";
     told = true;
@@ -92,10 +98,12 @@ absl::StatusOr<std::string> Client::FullId(const std::string& prefix) {
     if (!prefix.empty() && job.id().compare(0, prefix.size(), prefix) == 0) found.push_back(job.id());
   }
   if (found.size() == 1) return found[0];
-  if (found.empty()) return absl::NotFoundError("no job whose id begins with \"" + prefix + "\": `vicreg list` shows all");
+  if (found.empty())
+    return absl::NotFoundError("no job whose id begins with \"" + prefix + "\": `vicreg list` shows all");
   std::string list;
   for (std::size_t i = 0; i < std::min<std::size_t>(found.size(), 5); ++i) list += "\n  " + found[i];
-  return absl::InvalidArgumentError("\"" + prefix + "\" begins the ids of " + std::to_string(found.size()) + " jobs: give more characters" + list);
+  return absl::InvalidArgumentError("\"" + prefix + "\" begins the ids of " + std::to_string(found.size()) +
+                                    " jobs: give more characters" + list);
 }
 
 absl::StatusOr<v1::Job> Client::Get(const std::string& id) {

@@ -1,6 +1,7 @@
 #pragma once
 
-// The coordinator as a command sees it: calls that are repeated while nobody answers, streams that are opened again where they broke.
+// The coordinator as a command sees it: calls that are repeated while nobody answers, streams that are opened again
+// where they broke.
 
 #include <grpcpp/grpcpp.h>
 
@@ -23,9 +24,12 @@ class Client {
  public:
   explicit Client(std::string address);
 
-  // Unavailable after 5 s of nobody answering; the message says how to start one. `method` as in &v1::JobsService::Stub::GetJob.
+  // Unavailable after 5 s of nobody answering; the message says how to start one. `method` as in
+  // &v1::JobsService::Stub::GetJob.
   template <typename Stub, typename Request, typename Response>
-  absl::StatusOr<Response> Call(Stub& stub, grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*), const Request& request) {
+  absl::StatusOr<Response> Call(Stub& stub,
+                                grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                                const Request& request) {
     Response response;
     RETURN_IF_ERROR(Retry([&](grpc::ClientContext& context) {
       response.Clear();
@@ -34,10 +38,12 @@ class Client {
     return response;
   }
 
-  // Reads one server stream to its end. `open` is called again, after a pause, when the coordinator goes away, for up to a minute;
-  // `take` sees every message and answers false to stop. DeadlineExceeded: `deadline`; Cancelled: the user detached.
+  // Reads one server stream to its end. `open` is called again, after a pause, when the coordinator goes away, for up
+  // to a minute; `take` sees every message and answers false to stop. DeadlineExceeded: `deadline`; Cancelled: the user
+  // detached.
   template <typename Response>
-  absl::Status Follow(Interrupts& interrupts, std::optional<SteadyTime> deadline, const std::function<std::unique_ptr<grpc::ClientReader<Response>>(grpc::ClientContext*)>& open,
+  absl::Status Follow(Interrupts& interrupts, std::optional<SteadyTime> deadline,
+                      const std::function<std::unique_ptr<grpc::ClientReader<Response>>(grpc::ClientContext*)>& open,
                       const std::function<bool(const Response&)>& take) {
     Response message;
     return Reopen(interrupts, deadline, [&](grpc::ClientContext& context, bool& heard) {
@@ -67,7 +73,8 @@ class Client {
 
  private:
   absl::Status Retry(const std::function<grpc::Status(grpc::ClientContext&)>& call);
-  absl::Status Reopen(Interrupts& interrupts, std::optional<SteadyTime> deadline, const std::function<grpc::Status(grpc::ClientContext&, bool& heard)>& stream);
+  absl::Status Reopen(Interrupts& interrupts, std::optional<SteadyTime> deadline,
+                      const std::function<grpc::Status(grpc::ClientContext&, bool& heard)>& stream);
   absl::Status Explained(const grpc::Status& status) const;
 
   const std::string address_;

@@ -27,7 +27,8 @@ void OnSignal(int) {
 }  // namespace
 
 Interrupts::Interrupts() {
-  if (pipe2(pipe_, O_CLOEXEC) != 0) std::abort();  // no descriptor left for a single pipe: nothing else would work either
+  if (pipe2(pipe_, O_CLOEXEC) != 0)
+    std::abort();  // no descriptor left for a single pipe: nothing else would work either
   signal_pipe = pipe_[1];
   struct sigaction action {};
   action.sa_handler = OnSignal;

@@ -15,16 +15,26 @@ Json Value(const Message& message, const FieldDescriptor& field, int index) {
   const auto& r = *message.GetReflection();
   const bool one = index < 0;
   switch (field.cpp_type()) {
-    case FieldDescriptor::CPPTYPE_INT32: return one ? r.GetInt32(message, &field) : r.GetRepeatedInt32(message, &field, index);
-    case FieldDescriptor::CPPTYPE_INT64: return one ? r.GetInt64(message, &field) : r.GetRepeatedInt64(message, &field, index);
-    case FieldDescriptor::CPPTYPE_UINT32: return one ? r.GetUInt32(message, &field) : r.GetRepeatedUInt32(message, &field, index);
-    case FieldDescriptor::CPPTYPE_UINT64: return one ? r.GetUInt64(message, &field) : r.GetRepeatedUInt64(message, &field, index);
-    case FieldDescriptor::CPPTYPE_DOUBLE: return one ? r.GetDouble(message, &field) : r.GetRepeatedDouble(message, &field, index);
-    case FieldDescriptor::CPPTYPE_FLOAT: return one ? r.GetFloat(message, &field) : r.GetRepeatedFloat(message, &field, index);
-    case FieldDescriptor::CPPTYPE_BOOL: return one ? r.GetBool(message, &field) : r.GetRepeatedBool(message, &field, index);
-    case FieldDescriptor::CPPTYPE_ENUM: return ShortName(one ? *r.GetEnum(message, &field) : *r.GetRepeatedEnum(message, &field, index));
-    case FieldDescriptor::CPPTYPE_STRING: return one ? r.GetString(message, &field) : r.GetRepeatedString(message, &field, index);
-    case FieldDescriptor::CPPTYPE_MESSAGE: return ToJson(one ? r.GetMessage(message, &field) : r.GetRepeatedMessage(message, &field, index));
+    case FieldDescriptor::CPPTYPE_INT32:
+      return one ? r.GetInt32(message, &field) : r.GetRepeatedInt32(message, &field, index);
+    case FieldDescriptor::CPPTYPE_INT64:
+      return one ? r.GetInt64(message, &field) : r.GetRepeatedInt64(message, &field, index);
+    case FieldDescriptor::CPPTYPE_UINT32:
+      return one ? r.GetUInt32(message, &field) : r.GetRepeatedUInt32(message, &field, index);
+    case FieldDescriptor::CPPTYPE_UINT64:
+      return one ? r.GetUInt64(message, &field) : r.GetRepeatedUInt64(message, &field, index);
+    case FieldDescriptor::CPPTYPE_DOUBLE:
+      return one ? r.GetDouble(message, &field) : r.GetRepeatedDouble(message, &field, index);
+    case FieldDescriptor::CPPTYPE_FLOAT:
+      return one ? r.GetFloat(message, &field) : r.GetRepeatedFloat(message, &field, index);
+    case FieldDescriptor::CPPTYPE_BOOL:
+      return one ? r.GetBool(message, &field) : r.GetRepeatedBool(message, &field, index);
+    case FieldDescriptor::CPPTYPE_ENUM:
+      return ShortName(one ? *r.GetEnum(message, &field) : *r.GetRepeatedEnum(message, &field, index));
+    case FieldDescriptor::CPPTYPE_STRING:
+      return one ? r.GetString(message, &field) : r.GetRepeatedString(message, &field, index);
+    case FieldDescriptor::CPPTYPE_MESSAGE:
+      return ToJson(one ? r.GetMessage(message, &field) : r.GetRepeatedMessage(message, &field, index));
   }
   return nullptr;
 }

@@ -19,7 +19,9 @@ int Main(int argc, char** argv) {
   Cli cli{app};
   app.require_subcommand(1);
   app.fallthrough();
-  app.add_option("--coordinator", cli.coordinator, "Address of the coordinator")->envname("VICREG_COORDINATOR")->capture_default_str();
+  app.add_option("--coordinator", cli.coordinator, "Address of the coordinator")
+      ->envname("VICREG_COORDINATOR")
+      ->capture_default_str();
   app.add_flag("--no-headers", cli.no_headers, "Tables without their first line");
   app.add_flag("--no-color", cli.no_color, "Never colour (also: NO_COLOR)");
   app.add_flag("-y,--yes", cli.yes, "Do not ask before something is ended");
@@ -47,9 +49,11 @@ int Main(int argc, char** argv) {
     // The parser's own words for a mistyped command are that one is missing.
     if (app.get_subcommands().empty() && !app.remaining().empty()) {
       std::vector<std::string> names;
-      for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) names.push_back(sub->get_name());
+      for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
+        names.push_back(sub->get_name());
       const std::string word = app.remaining().front(), nearest = spec::Nearest(word, names);
-      std::cerr << "vicreg: no command \"" << word << "\"" << (nearest.empty() ? "" : "; did you mean " + nearest + "?") << "\nRun vicreg --help for all of them.\n";
+      std::cerr << "vicreg: no command \"" << word << "\"" << (nearest.empty() ? "" : "; did you mean " + nearest + "?")
+                << "\nRun vicreg --help for all of them.\n";
       return kUsage;
     }
     return app.exit(error) == 0 ? 0 : kUsage;

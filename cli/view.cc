@@ -9,7 +9,9 @@
 namespace vicreg::cli {
 namespace {
 
-std::string Ago(std::int64_t then_us, std::int64_t now_us) { return then_us == 0 ? "" : Duration(static_cast<double>(now_us - then_us) / 1e6); }
+std::string Ago(std::int64_t then_us, std::int64_t now_us) {
+  return then_us == 0 ? "" : Duration(static_cast<double>(now_us - then_us) / 1e6);
+}
 
 std::string Steps(const v1::Job& job) {
   return Grouped(job.step()) + (job.total_steps() > 0 ? " of " + Grouped(job.total_steps()) : "");
@@ -21,24 +23,31 @@ constexpr const char *kRed = "\033[31m", *kGreen = "\033[32m", *kYellow = "\033[
 
 // The first `word` of `line` in a colour.
 void Paint(std::string& line, const std::string& word, const char* color) {
-  if (const std::size_t at = line.find(word); at != std::string::npos) line.replace(at, word.size(), color + word + "\033[0m");
+  if (const std::size_t at = line.find(word); at != std::string::npos)
+    line.replace(at, word.size(), color + word + "\033[0m");
 }
 
 std::string Terms(const v1::MetricRow& row) {
-  return "loss " + Short(row.loss()) + " = invariance " + Short(row.invariance_weighted()) + " + variance " + Short(row.variance_weighted()) + " + covariance " +
-         Short(row.covariance_weighted());
+  return "loss " + Short(row.loss()) + " = invariance " + Short(row.invariance_weighted()) + " + variance " +
+         Short(row.variance_weighted()) + " + covariance " + Short(row.covariance_weighted());
 }
 
 }  // namespace
 
 std::string ShortId(const std::string& id) { return id.substr(0, 8); }
 
-double Done(const v1::Job& job) { return job.total_steps() > 0 ? static_cast<double>(job.step()) / static_cast<double>(job.total_steps()) : 0; }
+double Done(const v1::Job& job) {
+  return job.total_steps() > 0 ? static_cast<double>(job.step()) / static_cast<double>(job.total_steps()) : 0;
+}
 
-std::vector<std::string> ListHeader() { return {"ID", "NAME", "STATE", "REASON", "PRIO", "SLOTS", "STEP", "ETA", "AGE", "OWNER"}; }
+std::vector<std::string> ListHeader() {
+  return {"ID", "NAME", "STATE", "REASON", "PRIO", "SLOTS", "STEP", "ETA", "AGE", "OWNER"};
+}
 
 std::vector<std::string> ListRow(const v1::Job& job, std::int64_t now_us) {
-  const std::string step = job.total_steps() > 0 ? std::to_string(job.step()) + " (" + std::to_string(static_cast<int>(100 * Done(job))) + "%)" : std::to_string(job.step());
+  const std::string step = job.total_steps() > 0 ? std::to_string(job.step()) + " (" +
+                                                       std::to_string(static_cast<int>(100 * Done(job))) + "%)"
+                                                 : std::to_string(job.step());
   return {ShortId(job.id()),
           Printable(job.spec().name()),
           ShortName(job.state()),
@@ -51,35 +60,50 @@ std::vector<std::string> ListRow(const v1::Job& job, std::int64_t now_us) {
           Printable(job.owner())};
 }
 
-std::vector<std::string> NodeHeader() { return {"NAME", "STATE", "SLOTS(used/all)", "DATA ROOTS", "HEARD", "VERSION", "MESSAGE"}; }
+std::vector<std::string> NodeHeader() {
+  return {"NAME", "STATE", "SLOTS(used/all)", "DATA ROOTS", "HEARD", "VERSION", "MESSAGE"};
+}
 
 std::vector<std::string> NodeRow(const v1::Node& node, std::int64_t now_us) {
   std::string slots, roots;
-  for (const v1::SlotCount& s : node.slots()) slots += (slots.empty() ? "" : " ") + s.kind() + " " + std::to_string(s.used()) + "/" + std::to_string(s.total());
+  for (const v1::SlotCount& s : node.slots())
+    slots += (slots.empty() ? "" : " ") + s.kind() + " " + std::to_string(s.used()) + "/" + std::to_string(s.total());
   for (const std::string& root : node.data_roots()) roots += (roots.empty() ? "" : ",") + Printable(root);
-  return {Printable(node.name()), ShortName(node.state()), slots.empty() ? "none" : slots, roots.empty() ? "none" : roots, Ago(node.last_heard_us(), now_us) + " ago",
-          Printable(node.build()), Printable(node.message())};
+  return {Printable(node.name()),
+          ShortName(node.state()),
+          slots.empty() ? "none" : slots,
+          roots.empty() ? "none" : roots,
+          Ago(node.last_heard_us(), now_us) + " ago",
+          Printable(node.build()),
+          Printable(node.message())};
 }
 
 std::string Describe(const v1::Job& job, std::int64_t now_us) {
   std::vector<std::vector<std::string>> facts = {
       {"id", job.id()},
-      {"name", Printable(job.spec().name()) + "  (project " + job.spec().project() + ", queue " + job.spec().queue() + ", owner " + Printable(job.owner()) + ")"},
+      {"name", Printable(job.spec().name()) + "  (project " + job.spec().project() + ", queue " + job.spec().queue() +
+                   ", owner " + Printable(job.owner()) + ")"},
       {"state", ShortName(job.state()) + "  " + ShortName(job.reason())},
       {"message", Printable(job.message())},
-      {"attempt", std::to_string(job.attempt()) + "  (" + std::to_string(job.charges()) + " of " + std::to_string(job.spec().restart().charges()) + " restarts used since the newest checkpoint)"},
+      {"attempt", std::to_string(job.attempt()) + "  (" + std::to_string(job.charges()) + " of " +
+                      std::to_string(job.spec().restart().charges()) + " restarts used since the newest checkpoint)"},
       {"slots", std::to_string(job.slots_have()) + " of " + std::to_string(job.slots_want()) + " " + SlotKind(job)},
       {"steps", Steps(job) + (job.has_eta_seconds() ? "  (about " + Duration(job.eta_seconds()) + " to go)" : "")},
       {"recipe", job.recipe_hash()},
       {"submitted", Time(job.submitted_us()) + " UTC  (" + Ago(job.submitted_us(), now_us) + " ago)"},
   };
   if (job.started_us() != 0) facts.push_back({"started", Time(job.started_us()) + " UTC"});
-  if (job.ended_us() != 0) facts.push_back({"ended", Time(job.ended_us()) + " UTC  (ran " + Ago(job.started_us() != 0 ? job.started_us() : job.submitted_us(), job.ended_us()) + ")"});
+  if (job.ended_us() != 0)
+    facts.push_back({"ended", Time(job.ended_us()) + " UTC  (ran " +
+                                  Ago(job.started_us() != 0 ? job.started_us() : job.submitted_us(), job.ended_us()) +
+                                  ")"});
   if (job.has_last_row()) {
     const v1::MetricRow& row = job.last_row();
     facts.push_back({"loss", Terms(row)});
-    facts.push_back({"raw terms", "invariance " + Short(row.invariance()) + ", variance " + Short(row.variance()) + ", covariance " + Short(row.covariance())});
-    facts.push_back({"rate", Short(row.learning_rate()) + " learning rate, " + Grouped(static_cast<std::int64_t>(row.images_per_second())) + " images/s"});
+    facts.push_back({"raw terms", "invariance " + Short(row.invariance()) + ", variance " + Short(row.variance()) +
+                                      ", covariance " + Short(row.covariance())});
+    facts.push_back({"rate", Short(row.learning_rate()) + " learning rate, " +
+                                 Grouped(static_cast<std::int64_t>(row.images_per_second())) + " images/s"});
     facts.push_back({"verdict", job.verdict() + ": " + job.verdict_message()});
   }
   if (job.has_knn_accuracy()) facts.push_back({"kNN", Percent(job.knn_accuracy())});
@@ -88,14 +112,18 @@ std::string Describe(const v1::Job& job, std::int64_t now_us) {
   if (job.ranks_size() > 0) {
     std::vector<std::vector<std::string>> rows;
     for (const v1::RankStatus& rank : job.ranks()) {
-      rows.push_back({std::to_string(rank.rank()), Printable(rank.node()), std::to_string(rank.slot()), rank.state(), rank.pid() == 0 ? "" : std::to_string(rank.pid()),
-                      rank.exit_reason() == v1::EXIT_REASON_UNSPECIFIED ? "" : ShortName(rank.exit_reason()), Printable(rank.exit_message())});
+      rows.push_back({std::to_string(rank.rank()), Printable(rank.node()), std::to_string(rank.slot()), rank.state(),
+                      rank.pid() == 0 ? "" : std::to_string(rank.pid()),
+                      rank.exit_reason() == v1::EXIT_REASON_UNSPECIFIED ? "" : ShortName(rank.exit_reason()),
+                      Printable(rank.exit_message())});
     }
     text += "\n" + Table({"RANK", "NODE", "SLOT", "STATE", "PID", "EXIT", "EXIT MESSAGE"}, rows);
   }
   if (job.checkpoints_size() > 0) {
     std::vector<std::vector<std::string>> rows;
-    for (const v1::Checkpoint& c : job.checkpoints()) rows.push_back({std::to_string(c.step()), std::to_string(c.attempt()), Grouped(c.bytes()), c.hash().substr(0, 16)});
+    for (const v1::Checkpoint& c : job.checkpoints())
+      rows.push_back(
+          {std::to_string(c.step()), std::to_string(c.attempt()), Grouped(c.bytes()), c.hash().substr(0, 16)});
     text += "\n" + Table({"CHECKPOINT", "ATTEMPT", "BYTES", "SHA-256"}, rows);
   }
   return text;
@@ -103,29 +131,39 @@ std::string Describe(const v1::Job& job, std::int64_t now_us) {
 
 std::string Panel(const v1::Job& job, int columns, bool color) {
   std::vector<std::string> lines;
-  lines.push_back(Printable(job.spec().name()) + "  " + ShortId(job.id()) + "  " + ShortName(job.state()) + "  attempt " + std::to_string(job.attempt()) + ", " +
-                  std::to_string(job.slots_have()) + " of " + std::to_string(job.slots_want()) + " " + SlotKind(job) + " slots");
-  std::string progress = Bar(Done(job), 30) + " " + std::to_string(static_cast<int>(100 * Done(job))) + " %   step " + Steps(job);
+  lines.push_back(Printable(job.spec().name()) + "  " + ShortId(job.id()) + "  " + ShortName(job.state()) +
+                  "  attempt " + std::to_string(job.attempt()) + ", " + std::to_string(job.slots_have()) + " of " +
+                  std::to_string(job.slots_want()) + " " + SlotKind(job) + " slots");
+  std::string progress =
+      Bar(Done(job), 30) + " " + std::to_string(static_cast<int>(100 * Done(job))) + " %   step " + Steps(job);
   if (job.has_eta_seconds()) progress += "   ETA " + Duration(job.eta_seconds());
-  if (job.has_last_row() && !HasEnded(job.state())) progress += "   " + Grouped(static_cast<std::int64_t>(job.last_row().images_per_second())) + " images/s";
+  if (job.has_last_row() && !HasEnded(job.state()))
+    progress += "   " + Grouped(static_cast<std::int64_t>(job.last_row().images_per_second())) + " images/s";
   lines.push_back(progress);
   if (job.has_last_row()) {
     const v1::MetricRow& row = job.last_row();
     lines.push_back(Terms(row));
-    lines.push_back("raw: invariance " + Short(row.invariance()) + "  variance " + Short(row.variance()) + "  covariance " + Short(row.covariance()) + "   learning rate " +
-                    Short(row.learning_rate()) + (job.has_knn_accuracy() ? "   kNN " + Percent(job.knn_accuracy()) : ""));
+    lines.push_back("raw: invariance " + Short(row.invariance()) + "  variance " + Short(row.variance()) +
+                    "  covariance " + Short(row.covariance()) + "   learning rate " + Short(row.learning_rate()) +
+                    (job.has_knn_accuracy() ? "   kNN " + Percent(job.knn_accuracy()) : ""));
   } else {
     lines.insert(lines.end(), 2, "");
   }
   // Where it trains the verdict says more than "training" does; where it waits or has ended, the reason.
   const bool training = job.state() == v1::JOB_STATE_RUNNING && job.has_last_row();
-  lines.push_back(training ? job.verdict() + ": " + job.verdict_message() : ShortName(job.reason()) + ": " + Printable(job.message()));
+  lines.push_back(training ? job.verdict() + ": " + job.verdict_message()
+                           : ShortName(job.reason()) + ": " + Printable(job.message()));
   std::string text;
   for (std::string& line : lines) {
     std::replace(line.begin(), line.end(), '\n', ' ');
     line = line.substr(0, static_cast<std::size_t>(std::max(20, columns - 1)));
-    if (color && &line == &lines.front()) Paint(line, ShortName(job.state()), job.state() == v1::JOB_STATE_FAILED ? kRed : HasEnded(job.state()) || job.state() == v1::JOB_STATE_RUNNING ? kGreen : kYellow);
-    if (color && &line == &lines.back() && training) Paint(line, job.verdict(), job.verdict() == "healthy" ? kGreen : job.verdict() == "warming_up" ? kYellow : kRed);
+    if (color && &line == &lines.front())
+      Paint(line, ShortName(job.state()),
+            job.state() == v1::JOB_STATE_FAILED                             ? kRed
+            : HasEnded(job.state()) || job.state() == v1::JOB_STATE_RUNNING ? kGreen
+                                                                            : kYellow);
+    if (color && &line == &lines.back() && training)
+      Paint(line, job.verdict(), job.verdict() == "healthy" ? kGreen : job.verdict() == "warming_up" ? kYellow : kRed);
     text += line + "\n";
   }
   return text;
@@ -133,7 +171,8 @@ std::string Panel(const v1::Job& job, int columns, bool color) {
 
 std::string ProgressLine(const v1::Job& job) {
   std::string line = ShortId(job.id()) + "  " + ShortName(job.state());
-  if (job.state() != v1::JOB_STATE_RUNNING || !job.has_last_row()) line += "  " + ShortName(job.reason()) + ": " + Printable(job.message());
+  if (job.state() != v1::JOB_STATE_RUNNING || !job.has_last_row())
+    line += "  " + ShortName(job.reason()) + ": " + Printable(job.message());
   if (job.has_last_row()) {
     line += "  step " + Steps(job) + "  " + Terms(job.last_row());
     if (job.has_knn_accuracy()) line += "  kNN " + Percent(job.knn_accuracy());
@@ -145,8 +184,9 @@ std::string ProgressLine(const v1::Job& job) {
 
 bool LineFilter::Wants(const v1::Job& job) {
   const int tenth = static_cast<int>(10 * Done(job));
-  const bool wants = !last_ || last_->state() != job.state() || last_->reason() != job.reason() || last_->attempt() != job.attempt() ||
-                     last_->has_knn_accuracy() != job.has_knn_accuracy() || last_->knn_accuracy() != job.knn_accuracy() || tenth > tenth_;
+  const bool wants = !last_ || last_->state() != job.state() || last_->reason() != job.reason() ||
+                     last_->attempt() != job.attempt() || last_->has_knn_accuracy() != job.has_knn_accuracy() ||
+                     last_->knn_accuracy() != job.knn_accuracy() || tenth > tenth_;
   if (wants) {
     last_ = job;
     tenth_ = std::max(tenth_, tenth);

@@ -33,8 +33,8 @@ std::string Panel(const v1::Job& job, int columns, bool color);
 // One line: where the job stands.
 std::string ProgressLine(const v1::Job& job);
 
-// Decides which updates deserve a line where nothing can be redrawn: a new state, reason or attempt, a new accuracy, each further tenth of
-// the steps.
+// Decides which updates deserve a line where nothing can be redrawn: a new state, reason or attempt, a new accuracy,
+// each further tenth of the steps.
 class LineFilter {
  public:
   bool Wants(const v1::Job& job);

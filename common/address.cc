@@ -19,7 +19,8 @@ absl::StatusOr<HostPort> ParseLoopback(const std::string& address, const std::st
   in_addr number;
   const bool loopback = inet_pton(AF_INET, out.host.c_str(), &number) == 1 && ntohl(number.s_addr) >> 24 == 127;
   if (out.host != "localhost" && out.host != "[::1]" && !loopback) {
-    return absl::InvalidArgumentError(flag + ": " + address + " is not a loopback address; this build has no TLS and listens on 127.0.0.1 only");
+    return absl::InvalidArgumentError(
+        flag + ": " + address + " is not a loopback address; this build has no TLS and listens on 127.0.0.1 only");
   }
   return out;
 }

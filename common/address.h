@@ -11,8 +11,8 @@ struct HostPort {
   int port = 0;
 };
 
-// "127.0.0.1:7070". InvalidArgument naming `flag`: not host:port, or not a loopback address (other addresses need TLS and client
-// certificates, which this build does not offer).
+// "127.0.0.1:7070". InvalidArgument naming `flag`: not host:port, or not a loopback address (other addresses need TLS
+// and client certificates, which this build does not offer).
 absl::StatusOr<HostPort> ParseLoopback(const std::string& address, const std::string& flag);
 
 }  // namespace vicreg

@@ -7,8 +7,8 @@ namespace vicreg {
 
 using TimePoint = std::chrono::steady_clock::time_point;
 
-// Time as seen by the shells: steady for timeouts, wall for display only. Thread-safe. Decisions never see a clock, they
-// are given `now`.
+// Time as seen by the shells: steady for timeouts, wall for display only. Thread-safe. Decisions never see a clock,
+// they are given `now`.
 class Clock {
  public:
   virtual ~Clock() = default;

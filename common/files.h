@@ -15,7 +15,8 @@ absl::Status ErrnoStatus(int error, std::string_view action, std::string_view pa
 
 absl::StatusOr<std::string> ReadFile(const std::string& path);
 
-// Readers see the old bytes or the new ones, also after a power cut: temporary file, fsync, rename, fsync of the folder.
+// Readers see the old bytes or the new ones, also after a power cut: temporary file, fsync, rename, fsync of the
+// folder.
 absl::Status WriteFileAtomically(const std::string& path, std::string_view bytes, unsigned mode = 0600);
 
 // Makes the folder and its parents (0700). OK when it exists.

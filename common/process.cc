@@ -20,7 +20,8 @@ absl::StatusOr<Process> Spawn(const ProcessSpec& spec) {
   int secret[2] = {-1, -1};
   if (!spec.secret.empty()) {
     if (pipe2(secret, O_CLOEXEC) != 0) return ErrnoStatus(errno, "make a pipe for", spec.program);
-    const bool written = write(secret[1], spec.secret.data(), spec.secret.size()) == static_cast<ssize_t>(spec.secret.size());
+    const bool written =
+        write(secret[1], spec.secret.data(), spec.secret.size()) == static_cast<ssize_t>(spec.secret.size());
     const int reason = errno;
     close(secret[1]);
     if (!written) {
@@ -91,7 +92,8 @@ std::string BootId() {
 }
 
 bool KillGroupAndWait(int pid) {
-  // kill(2) takes 0 for our own group and -1 for every process there is; a number read from a damaged file may be either.
+  // kill(2) takes 0 for our own group and -1 for every process there is; a number read from a damaged file may be
+  // either.
   if (pid <= 1) return true;
   const int pidfd = PidfdOpen(pid);
   kill(-pid, SIGKILL);

@@ -1,6 +1,7 @@
 #pragma once
 
-// Child processes: started in a session of their own with a constructed environment, watched by pidfd, ended by process group.
+// Child processes: started in a session of their own with a constructed environment, watched by pidfd, ended by process
+// group.
 
 #include <cstdint>
 #include <string>

@@ -13,16 +13,19 @@
 #define VICREG_CONCAT(a, b) VICREG_CONCAT_INNER(a, b)
 
 // Returns from the function when `expr` (an absl::Status) is not OK.
-#define RETURN_IF_ERROR(expr)                                             \
-  do {                                                                    \
+#define RETURN_IF_ERROR(expr)                                                           \
+  do {                                                                                  \
     if (absl::Status vicreg_status = (expr); !vicreg_status.ok()) return vicreg_status; \
   } while (false)
 
 // ASSIGN_OR_RETURN(auto value, StatusOrExpression());
-#define ASSIGN_OR_RETURN(lhs, expr)                                       \
-  auto VICREG_CONCAT(vicreg_or_, __LINE__) = (expr);                      \
+// `lhs` may be a declaration, so it stands without parentheses.
+// NOLINTBEGIN(bugprone-macro-parentheses)
+#define ASSIGN_OR_RETURN(lhs, expr)                                                                   \
+  auto VICREG_CONCAT(vicreg_or_, __LINE__) = (expr);                                                  \
   if (!VICREG_CONCAT(vicreg_or_, __LINE__).ok()) return VICREG_CONCAT(vicreg_or_, __LINE__).status(); \
   lhs = *std::move(VICREG_CONCAT(vicreg_or_, __LINE__))
+// NOLINTEND(bugprone-macro-parentheses)
 
 namespace vicreg {
 

@@ -1,10 +1,11 @@
 // vicreg-coordinator: flags, construct, serve until SIGTERM or SIGINT, stop.
 
+#include <sys/resource.h>
+#include <sys/stat.h>
+
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <iostream>
-#include <sys/resource.h>
-#include <sys/stat.h>
 
 #include "common/log.h"
 #include "common/rpc/log.h"
@@ -14,11 +15,15 @@
 
 int main(int argc, char** argv) {
   vicreg::service::ServerOptions options;
-  CLI::App app("Queues and places jobs, keeps them alive, and remembers everything durable of a vicreg cluster.", "vicreg-coordinator");
+  CLI::App app("Queues and places jobs, keeps them alive, and remembers everything durable of a vicreg cluster.",
+               "vicreg-coordinator");
   app.add_option("--dir", options.folder, "State folder: control.db, metrics.db, lock")->required();
-  app.add_option("--artifacts", options.artifact_root, "Folder of checkpoints and exports, shared with the workers (default: DIR/../artifacts)");
-  app.add_option("--grpc-address", options.grpc_address, "Where users and workers connect; loopback only")->capture_default_str();
-  app.add_option("--http-address", options.http_address, "Where /metrics, /healthz and /readyz are; loopback only")->capture_default_str();
+  app.add_option("--artifacts", options.artifact_root,
+                 "Folder of checkpoints and exports, shared with the workers (default: DIR/../artifacts)");
+  app.add_option("--grpc-address", options.grpc_address, "Where users and workers connect; loopback only")
+      ->capture_default_str();
+  app.add_option("--http-address", options.http_address, "Where /metrics, /healthz and /readyz are; loopback only")
+      ->capture_default_str();
   app.set_version_flag("--version", vicreg::kVersion);
   try {
     app.parse(argc, argv);

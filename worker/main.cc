@@ -35,8 +35,10 @@ std::vector<std::string> Resolve(Flags& flags, vicreg::agent::AgentOptions& opti
   std::vector<std::string> problems;
   std::error_code error;
   options.node = flags.node;
-  if (options.node.empty() || options.node.size() > 253) problems.push_back("--node: found \"" + options.node + "\"; expected 1 to 253 characters");
-  if (flags.cpu < 0 || flags.cpu > 4096) problems.push_back("--cpu: found " + std::to_string(flags.cpu) + "; expected 0 to 4096");
+  if (options.node.empty() || options.node.size() > 253)
+    problems.push_back("--node: found \"" + options.node + "\"; expected 1 to 253 characters");
+  if (flags.cpu < 0 || flags.cpu > 4096)
+    problems.push_back("--cpu: found " + std::to_string(flags.cpu) + "; expected 0 to 4096");
   options.cpu_slots = flags.cpu;
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   options.threads_per_rank = std::max(1, cores / std::max(1, flags.cpu));
@@ -54,8 +56,10 @@ std::vector<std::string> Resolve(Flags& flags, vicreg::agent::AgentOptions& opti
     }
     options.data_roots[root.substr(0, equals)] = absolute;
   }
-  if (flags.rank_program.empty()) flags.rank_program = fs::read_symlink("/proc/self/exe", error).parent_path() / "vicreg-rank";
-  if (access(flags.rank_program.c_str(), X_OK) != 0) problems.push_back("--rank-program: " + flags.rank_program + " cannot be executed");
+  if (flags.rank_program.empty())
+    flags.rank_program = fs::read_symlink("/proc/self/exe", error).parent_path() / "vicreg-rank";
+  if (access(flags.rank_program.c_str(), X_OK) != 0)
+    problems.push_back("--rank-program: " + flags.rank_program + " cannot be executed");
   options.rank_program = flags.rank_program;
   return problems;
 }
@@ -85,7 +89,8 @@ int main(int argc, char** argv) {
   CLI::App app("Registers this node, starts and watches ranks, relays what they report.", "vicreg-worker");
   app.add_option("--dir", flags.folder, "State folder: lock, rank.sock, ranks/, logs/")->required();
   app.add_option("--coordinator", flags.coordinator, "Address of the coordinator")->capture_default_str();
-  app.add_option("--artifacts", flags.artifacts, "Folder of checkpoints and exports, shared with the coordinator")->required();
+  app.add_option("--artifacts", flags.artifacts, "Folder of checkpoints and exports, shared with the coordinator")
+      ->required();
   app.add_option("--node", flags.node, "Name of this node")->capture_default_str();
   app.add_option("--cpu", flags.cpu, "CPU slots to offer")->capture_default_str();
   app.add_option("--data-root", flags.roots, "NAME=PATH of a folder jobs may read, repeatable");

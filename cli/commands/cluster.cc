@@ -14,14 +14,17 @@ namespace {
 
 absl::StatusOr<int> ListNodes(const Cli& cli, const std::string& output) {
   const auto client = cli.Connect();
-  ASSIGN_OR_RETURN(const v1::ListNodesResponse answer, client->Call(client->cluster(), &v1::ClusterService::Stub::ListNodes, v1::ListNodesRequest()));
+  ASSIGN_OR_RETURN(const v1::ListNodesResponse answer,
+                   client->Call(client->cluster(), &v1::ClusterService::Stub::ListNodes, v1::ListNodesRequest()));
   if (output == "json") {
     nlohmann::ordered_json json = {{"version", "v1"}, {"nodes", nlohmann::ordered_json::array()}};
     for (const v1::Node& node : answer.nodes()) json["nodes"].push_back(ToJson(node));
     std::cout << json.dump(2) << "\n";
     return 0;
   }
-  const std::int64_t now_us = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  const std::int64_t now_us =
+      std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::system_clock::now().time_since_epoch())
+          .count();
   std::vector<std::vector<std::string>> rows;
   for (const v1::Node& node : answer.nodes()) rows.push_back(NodeRow(node, now_us));
   std::cout << Table(cli.no_headers ? std::vector<std::string>{} : NodeHeader(), rows);
@@ -40,7 +43,10 @@ absl::StatusOr<int> Version(const Cli& cli, const std::string& output) {
     std::cout << json.dump(2) << "\n";
   } else {
     std::cout << "vicreg " << kVersion << "\n";
-    std::cout << "coordinator " << (answer.ok() ? answer->version() + " at " + client->address() + ", " + answer->message() : "not reachable at " + client->address()) << "\n";
+    std::cout << "coordinator "
+              << (answer.ok() ? answer->version() + " at " + client->address() + ", " + answer->message()
+                              : "not reachable at " + client->address())
+              << "\n";
   }
   return 0;
 }

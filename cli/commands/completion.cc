@@ -34,17 +34,22 @@ std::vector<const CLI::App*> Visible(const CLI::App& app) {
 }
 
 // What an option is called on the command line, longest form.
-std::string LongName(const CLI::Option& option) { return option.get_lnames().empty() ? "-" + option.get_snames().front() : "--" + option.get_lnames().front(); }
+std::string LongName(const CLI::Option& option) {
+  return option.get_lnames().empty() ? "-" + option.get_snames().front() : "--" + option.get_lnames().front();
+}
 
 void Describe(const CLI::App& command, const std::string& path, std::string& out) {
-  out += "## " + path + "\n\n" + command.get_description() + (command.get_description().back() == '.' ? "\n\n" : ".\n\n");
+  out +=
+      "## " + path + "\n\n" + command.get_description() + (command.get_description().back() == '.' ? "\n\n" : ".\n\n");
   std::string rows;
   for (const CLI::Option* option : command.get_options()) {
     if (option->get_group().empty() || option->check_name("--help")) continue;
     std::string name = option->get_positional() ? option->get_name(true) : option->get_name(false, true);
     std::replace(name.begin(), name.end(), ',', ' ');
     const std::string standard = option->get_default_str();
-    rows += "| `" + name + "` | " + option->get_description() + (standard.empty() ? "" : ". Default `" + standard + "`") + (option->get_required() ? " (required)" : "") + " |\n";
+    rows += "| `" + name + "` | " + option->get_description() +
+            (standard.empty() ? "" : ". Default `" + standard + "`") + (option->get_required() ? " (required)" : "") +
+            " |\n";
   }
   if (!rows.empty()) out += "| option | meaning |\n|---|---|\n" + rows + "\n";
   for (const CLI::App* sub : Visible(command)) Describe(*sub, path + " " + sub->get_name(), out);
@@ -81,16 +86,21 @@ std::vector<std::string> Complete(Cli& cli, const std::vector<std::string>& word
   }
   std::vector<std::string> found;
   for (const std::string& candidate : all) {
-    if (candidate.compare(0, current.size(), current) == 0 && std::find(found.begin(), found.end(), candidate) == found.end()) found.push_back(candidate);
+    if (candidate.compare(0, current.size(), current) == 0 &&
+        std::find(found.begin(), found.end(), candidate) == found.end())
+      found.push_back(candidate);
   }
   return found;
 }
 
 std::string Reference(const CLI::App& app) {
   std::string out = "# Command line\n\n" + app.get_description() +
-                    "\n\nExit codes: 0 ok, 1 internal, 2 usage or job file, 4 forbidden, 5 conflict, 6 coordinator unavailable (try again), 7 not found; from `submit --wait`,\n"
-                    "`submit --follow`, `watch`, `wait` and `logs -f`: 100 FAILED, 101 the wait timed out, 103 CANCELLED, 130 detached.\n\n"
-                    "Answers go to standard output, everything else to standard error. Job ids may be shortened to any unique beginning. Where standard output is no\n"
+                    "\n\nExit codes: 0 ok, 1 internal, 2 usage or job file, 4 forbidden, 5 conflict, 6 coordinator "
+                    "unavailable (try again), 7 not found; from `submit --wait`,\n"
+                    "`submit --follow`, `watch`, `wait` and `logs -f`: 100 FAILED, 101 the wait timed out, 103 "
+                    "CANCELLED, 130 detached.\n\n"
+                    "Answers go to standard output, everything else to standard error. Job ids may be shortened to any "
+                    "unique beginning. Where standard output is no\n"
                     "terminal nothing is redrawn and nobody is asked: `cancel` then needs `--yes`.\n\n"
                     "This page is printed by the program (`vicreg __reference`); a test compares it.\n\n";
   Describe(app, "vicreg", out);

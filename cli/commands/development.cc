@@ -43,16 +43,20 @@ absl::StatusOr<Settings> Merge(const Flags& flags, const std::string& folder) {
   if (recorded.ok()) settings = *recorded;
   std::string problems;
   const auto problem = [&](const std::string& text) { problems += (problems.empty() ? "" : "\n") + text; };
-  if (flags.cpu < 0 || flags.cpu > kMaxCpu) problem("--cpu: found " + std::to_string(flags.cpu) + "; expected 1 to 256");
+  if (flags.cpu < 0 || flags.cpu > kMaxCpu)
+    problem("--cpu: found " + std::to_string(flags.cpu) + "; expected 1 to 256");
   if (flags.cpu > 0) settings.cpu = flags.cpu;
-  for (const auto& [name, given, port] : {std::tuple("--grpc-port", flags.grpc_port, &settings.grpc_port), std::tuple("--http-port", flags.http_port, &settings.http_port)}) {
-    if (given < -1 || given > 65535) problem(std::string(name) + ": found " + std::to_string(given) + "; expected 0 to 65535 (0: any free port)");
+  for (const auto& [name, given, port] : {std::tuple("--grpc-port", flags.grpc_port, &settings.grpc_port),
+                                          std::tuple("--http-port", flags.http_port, &settings.http_port)}) {
+    if (given < -1 || given > 65535)
+      problem(std::string(name) + ": found " + std::to_string(given) + "; expected 0 to 65535 (0: any free port)");
     if (given > 0) *port = given;
     if (given == 0) {
       ASSIGN_OR_RETURN(*port, FreePort());
     }
   }
-  if (settings.grpc_port == settings.http_port) problem("--grpc-port and --http-port: both are " + std::to_string(settings.http_port) + "; expected two ports");
+  if (settings.grpc_port == settings.http_port)
+    problem("--grpc-port and --http-port: both are " + std::to_string(settings.http_port) + "; expected two ports");
   if (!flags.roots.empty()) settings.data_roots.clear();
   for (const std::string& root : flags.roots) {
     const std::size_t equals = root.find('=');
@@ -66,17 +70,21 @@ absl::StatusOr<Settings> Merge(const Flags& flags, const std::string& folder) {
       settings.data_roots[root.substr(0, equals)] = path.string();
     }
   }
-  if (folder.size() + sizeof "/worker/rank.sock" > 107) problem("--dir " + folder + ": a Unix socket beneath it would exceed the system's 107 bytes; choose a shorter folder");
+  if (folder.size() + sizeof "/worker/rank.sock" > 107)
+    problem("--dir " + folder +
+            ": a Unix socket beneath it would exceed the system's 107 bytes; choose a shorter folder");
   if (!problems.empty()) return absl::InvalidArgumentError(problems);
   return settings;
 }
 
 void Say(const Component& part, int pid, const std::string& what) {
-  std::cout << part.name() << (part.name().size() < 11 ? std::string(12 - part.name().size(), ' ') : " ") << what << "  (process " << pid << ")" << std::endl;
+  std::cout << part.name() << (part.name().size() < 11 ? std::string(12 - part.name().size(), ' ') : " ") << what
+            << "  (process " << pid << ")" << std::endl;
 }
 
 std::string Serves(const Component& part, const Settings& settings) {
-  if (part.name() == "coordinator") return "gRPC on " + settings.address() + ", http://127.0.0.1:" + std::to_string(settings.http_port) + "/metrics";
+  if (part.name() == "coordinator")
+    return "gRPC on " + settings.address() + ", http://127.0.0.1:" + std::to_string(settings.http_port) + "/metrics";
   std::string roots;
   for (const auto& [name, path] : settings.data_roots) roots += (roots.empty() ? "" : ", ") + name;
   return std::to_string(settings.cpu) + " CPU slots, data roots: " + (roots.empty() ? "none" : roots);
@@ -144,8 +152,7 @@ absl::Status Keep(std::vector<Component>& parts, const Settings& settings, int s
 }
 
 std::string Next(const Settings& settings) {
-  const std::string with = settings.grpc_port == 7070 ? "" : "export VICREG_COORDINATOR=" + settings.address() + "\n";
-  return with;
+  return settings.grpc_port == 7070 ? "" : "export VICREG_COORDINATOR=" + settings.address() + "\n";
 }
 
 absl::StatusOr<int> Up(const Flags& flags) {
@@ -167,7 +174,9 @@ absl::StatusOr<int> Up(const Flags& flags) {
   const auto recorded = LoadSettings(folder);
   const bool running = std::any_of(parts.begin(), parts.end(), [](const Component& p) { return p.pid() != 0; });
   if (running && recorded.ok() && !(*recorded == settings)) {
-    return absl::FailedPreconditionError("what runs in " + folder + " was started with other flags (see cluster.json there): `vicreg down --dir " + folder + "` first, or leave the flags out");
+    return absl::FailedPreconditionError("what runs in " + folder +
+                                         " was started with other flags (see cluster.json there): `vicreg down --dir " +
+                                         folder + "` first, or leave the flags out");
   }
   RETURN_IF_ERROR(SaveSettings(folder, settings));
 
@@ -208,7 +217,8 @@ absl::StatusOr<int> Down(const std::string& given) {
     kill(keeper, SIGTERM);
     const auto give_up = steady_clock::now() + std::chrono::seconds(60);
     while (LockHolder(folder + "/up.lock") == keeper) {
-      if (steady_clock::now() > give_up) return absl::DeadlineExceededError("`vicreg up` (process " + std::to_string(keeper) + ") does not stop");
+      if (steady_clock::now() > give_up)
+        return absl::DeadlineExceededError("`vicreg up` (process " + std::to_string(keeper) + ") does not stop");
       std::this_thread::sleep_for(milliseconds(50));
     }
     std::cout << "stopped `vicreg up` (process " << keeper << ")\n";
@@ -226,18 +236,22 @@ void AddDevelopment(Cli& cli) {
   {
     const auto flags = std::make_shared<Flags>();
     flags->folder = DefaultFolder();
-    CLI::App* command = cli.app.add_subcommand("up", "Start what is missing of a development cluster on this machine; Ctrl-C stops it");
+    CLI::App* command =
+        cli.app.add_subcommand("up", "Start what is missing of a development cluster on this machine; Ctrl-C stops it");
     command->add_option("--cpu", flags->cpu, "CPU slots to offer (default: one per core)");
     command->add_option("--dir", flags->folder, "State folder (default: $XDG_STATE_HOME/vicreg/dev)");
     command->add_option("--grpc-port", flags->grpc_port, "Port of the coordinator, 0 for any free one (default: 7070)");
-    command->add_option("--http-port", flags->http_port, "Port of /metrics, /healthz and /readyz, 0 for any free one (default: 7071)");
-    command->add_option("--data-root", flags->roots, "NAME=PATH of a folder jobs may read, repeatable")->allow_extra_args(false);
+    command->add_option("--http-port", flags->http_port,
+                        "Port of /metrics, /healthz and /readyz, 0 for any free one (default: 7071)");
+    command->add_option("--data-root", flags->roots, "NAME=PATH of a folder jobs may read, repeatable")
+        ->allow_extra_args(false);
     command->add_flag("--detach", flags->detach, "Return when all is up, instead of watching over it");
     command->callback([&cli, flags] { cli.run = [flags] { return Up(*flags); }; });
   }
   {
     const auto folder = std::make_shared<std::string>(DefaultFolder());
-    CLI::App* command = cli.app.add_subcommand("down", "Stop the development cluster of a state folder, its ranks too; jobs resume at the next up");
+    CLI::App* command = cli.app.add_subcommand(
+        "down", "Stop the development cluster of a state folder, its ranks too; jobs resume at the next up");
     command->add_option("--dir", *folder, "State folder (default: $XDG_STATE_HOME/vicreg/dev)");
     command->callback([&cli, folder] { cli.run = [folder] { return Down(*folder); }; });
   }

@@ -35,7 +35,8 @@ class Screen {
 
 std::optional<SteadyTime> Deadline(double timeout_seconds) {
   if (timeout_seconds <= 0) return std::nullopt;
-  return std::chrono::steady_clock::now() + std::chrono::milliseconds(static_cast<std::int64_t>(timeout_seconds * 1000));
+  return std::chrono::steady_clock::now() +
+         std::chrono::milliseconds(static_cast<std::int64_t>(timeout_seconds * 1000));
 }
 
 using Take = std::function<bool(const v1::Job&)>;
@@ -49,7 +50,8 @@ absl::Status FollowJob(Client& client, const std::string& id, std::optional<Stea
       interrupts, deadline, [&](grpc::ClientContext* context) { return client.jobs().WatchJob(context, request); },
       [&](const v1::WatchJobResponse& update) { return take(update.job()) && !HasEnded(update.job().state()); });
   if (absl::IsCancelled(status)) std::cerr << DetachHint(id) << "\n";
-  if (absl::IsDeadlineExceeded(status)) status = absl::DeadlineExceededError("job " + ShortId(id) + " did not get there in time. " + DetachHint(id));
+  if (absl::IsDeadlineExceeded(status))
+    status = absl::DeadlineExceededError("job " + ShortId(id) + " did not get there in time. " + DetachHint(id));
 
   return status;
 }
@@ -62,16 +64,19 @@ struct Options {
 // What `wait --for` waits for.
 absl::StatusOr<std::function<bool(const v1::Job&)>> Condition(const std::string& text) {
   if (text == "terminal") return [](const v1::Job& job) { return HasEnded(job.state()); };
-  if (text == "running") return [](const v1::Job& job) { return job.state() == v1::JOB_STATE_RUNNING || HasEnded(job.state()); };
+  if (text == "running")
+    return [](const v1::Job& job) { return job.state() == v1::JOB_STATE_RUNNING || HasEnded(job.state()); };
   char* end = nullptr;
   const long long step = text.rfind("step=", 0) == 0 ? std::strtoll(text.c_str() + 5, &end, 10) : 0;
-  if (step < 1 || *end != '\0') return absl::InvalidArgumentError("--for: found \"" + text + "\"; expected terminal, running or step=N");
+  if (step < 1 || *end != '\0')
+    return absl::InvalidArgumentError("--for: found \"" + text + "\"; expected terminal, running or step=N");
   return [step](const v1::Job& job) { return job.step() >= step || HasEnded(job.state()); };
 }
 
 absl::StatusOr<int> Wait(const Cli& cli, const Options& options) {
   const double timeout = ParseDuration(options.timeout);
-  if (timeout < 0) return absl::InvalidArgumentError("--timeout: found \"" + options.timeout + "\"; expected e.g. 90s, 10m, 2h");
+  if (timeout < 0)
+    return absl::InvalidArgumentError("--timeout: found \"" + options.timeout + "\"; expected e.g. 90s, 10m, 2h");
   ASSIGN_OR_RETURN(const auto reached, Condition(options.until));
   const auto client = cli.Connect();
   const auto deadline = Deadline(timeout);
@@ -92,7 +97,8 @@ absl::StatusOr<int> Wait(const Cli& cli, const Options& options) {
 }  // namespace
 
 std::string DetachHint(const std::string& id) {
-  return "The job goes on without this command. To come back: vicreg watch " + ShortId(id) + "   To end it: vicreg cancel " + ShortId(id);
+  return "The job goes on without this command. To come back: vicreg watch " + ShortId(id) +
+         "   To end it: vicreg cancel " + ShortId(id);
 }
 
 absl::StatusOr<int> Watch(const Cli& cli, Client& client, const std::string& id, bool quiet, double timeout_seconds) {
@@ -128,7 +134,9 @@ void AddFollow(Cli& cli) {
     command->callback([&cli, options] {
       cli.run = [&cli, options]() -> absl::StatusOr<int> {
         const double timeout = ParseDuration(options->timeout);
-        if (timeout < 0) return absl::InvalidArgumentError("--timeout: found \"" + options->timeout + "\"; expected e.g. 90s, 10m, 2h");
+        if (timeout < 0)
+          return absl::InvalidArgumentError("--timeout: found \"" + options->timeout +
+                                            "\"; expected e.g. 90s, 10m, 2h");
         const auto client = cli.Connect();
         ASSIGN_OR_RETURN(const std::string id, client->FullId(options->ids.front()));
         return Watch(cli, *client, id, /*quiet=*/false, timeout);
@@ -137,7 +145,8 @@ void AddFollow(Cli& cli) {
   }
   {
     const auto options = std::make_shared<Options>();
-    CLI::App* command = cli.app.add_subcommand("wait", "Wait for jobs without showing progress; the exit code of the first that did not succeed");
+    CLI::App* command = cli.app.add_subcommand(
+        "wait", "Wait for jobs without showing progress; the exit code of the first that did not succeed");
     command->add_option("ID", options->ids, "Job ids or the beginnings of them")->required();
     command->add_option("--for", options->until, "terminal, running or step=N")->capture_default_str();
     command->add_option("--timeout", options->timeout, "Exit with 101 after this time, e.g. 90s, 10m (default: never)");

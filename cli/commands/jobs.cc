@@ -19,7 +19,10 @@
 namespace vicreg::cli {
 namespace {
 
-std::int64_t NowUs() { return std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::system_clock::now().time_since_epoch()).count(); }
+std::int64_t NowUs() {
+  return std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
 
 struct Options {
   std::vector<std::string> ids, states;
@@ -31,7 +34,9 @@ absl::StatusOr<int> List(const Cli& cli, const Options& options) {
   for (std::string name : options.states) {
     std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::toupper(c); });
     v1::JobState state = v1::JOB_STATE_UNSPECIFIED;
-    if (!v1::JobState_Parse("JOB_STATE_" + name, &state)) return absl::InvalidArgumentError("--state: found \"" + name + "\"; expected e.g. QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED");
+    if (!v1::JobState_Parse("JOB_STATE_" + name, &state))
+      return absl::InvalidArgumentError("--state: found \"" + name +
+                                        "\"; expected e.g. QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED");
     states.push_back(state);
   }
   ASSIGN_OR_RETURN(const std::vector<v1::Job> jobs, cli.Connect()->List(states));
@@ -60,7 +65,8 @@ absl::StatusOr<int> DescribeOne(const Cli& cli, const Options& options) {
 
 absl::StatusOr<int> Cancel(const Cli& cli, const Options& options) {
   const double grace = ParseDuration(options.grace);
-  if (grace < 0 || grace > 3600) return absl::InvalidArgumentError("--grace: found \"" + options.grace + "\"; expected 0s to 1h");
+  if (grace < 0 || grace > 3600)
+    return absl::InvalidArgumentError("--grace: found \"" + options.grace + "\"; expected 0s to 1h");
   const auto client = cli.Connect();
   std::vector<std::string> ids;
   for (const std::string& prefix : options.ids) {
@@ -68,7 +74,8 @@ absl::StatusOr<int> Cancel(const Cli& cli, const Options& options) {
     ids.push_back(id);
   }
   if (!cli.yes) {
-    if (isatty(STDIN_FILENO) != 1) return absl::InvalidArgumentError("cancel ends jobs for good: add --yes where nobody can be asked");
+    if (isatty(STDIN_FILENO) != 1)
+      return absl::InvalidArgumentError("cancel ends jobs for good: add --yes where nobody can be asked");
     std::cerr << "cancel " << ids.size() << (ids.size() == 1 ? " job" : " jobs") << "? [y/N] " << std::flush;
     std::string answer;
     std::getline(std::cin, answer);
@@ -82,8 +89,10 @@ absl::StatusOr<int> Cancel(const Cli& cli, const Options& options) {
     request.set_id(id);
     request.set_request_id(NewUuid());
     request.set_grace_seconds(grace);
-    ASSIGN_OR_RETURN(const v1::CancelJobResponse answer, client->Call(client->jobs(), &v1::JobsService::Stub::CancelJob, request));
-    std::cout << ShortId(id) << "  " << ShortName(answer.job().state()) << "  " << Printable(answer.job().message()) << "\n";
+    ASSIGN_OR_RETURN(const v1::CancelJobResponse answer,
+                     client->Call(client->jobs(), &v1::JobsService::Stub::CancelJob, request));
+    std::cout << ShortId(id) << "  " << ShortName(answer.job().state()) << "  " << Printable(answer.job().message())
+              << "\n";
   }
   return 0;
 }
@@ -99,7 +108,9 @@ absl::StatusOr<int> Export(const Cli& cli, const Options& options) {
   std::vector<std::string> written;
   const auto finish = [&]() -> absl::Status {
     if (name.empty()) return absl::OkStatus();
-    if (Sha256Hex(bytes) != sha256) return absl::DataLossError(name + " of job " + ShortId(id) + " arrived damaged (SHA-256 differs): run the command again");
+    if (Sha256Hex(bytes) != sha256)
+      return absl::DataLossError(name + " of job " + ShortId(id) +
+                                 " arrived damaged (SHA-256 differs): run the command again");
     const std::string path = (std::filesystem::path(options.folder) / name).string();
     RETURN_IF_ERROR(WriteFileAtomically(path, bytes, 0644));
     written.push_back(path + " (" + Grouped(static_cast<std::int64_t>(bytes.size())) + " bytes)");
@@ -122,7 +133,8 @@ absl::StatusOr<int> Export(const Cli& cli, const Options& options) {
           name = chunk.name();
           sha256 = chunk.sha256();
           // It becomes a path here.
-          if (name != std::filesystem::path(name).filename().string() || name == "..") failed = absl::DataLossError("the coordinator sent a file name with a folder in it");
+          if (name != std::filesystem::path(name).filename().string() || name == "..")
+            failed = absl::DataLossError("the coordinator sent a file name with a folder in it");
         }
         bytes += chunk.data();
         return failed.ok();
@@ -146,7 +158,9 @@ void AddJobs(Cli& cli) {
   }
   {
     const auto options = std::make_shared<Options>();
-    CLI::App* command = cli.app.add_subcommand("describe", "Everything about one job: state and why, progress, ranks, checkpoints")->alias("get");
+    CLI::App* command =
+        cli.app.add_subcommand("describe", "Everything about one job: state and why, progress, ranks, checkpoints")
+            ->alias("get");
     command->add_option("ID", options->ids, "Job id or the beginning of it")->required()->expected(1);
     AddOutput(*command, options->output, {"table", "json"});
     command->callback([&cli, options] { cli.run = [&cli, options] { return DescribeOne(cli, *options); }; });

@@ -34,7 +34,8 @@ absl::StatusOr<int> Ended(const absl::Status& status, const std::string& id) {
 // Every field of a row, in the message's order: columns of CSV.
 std::vector<std::string> Columns() {
   std::vector<std::string> names;
-  for (int i = 0; i < v1::MetricRow::descriptor()->field_count(); ++i) names.push_back(v1::MetricRow::descriptor()->field(i)->name());
+  for (int i = 0; i < v1::MetricRow::descriptor()->field_count(); ++i)
+    names.push_back(v1::MetricRow::descriptor()->field(i)->name());
   return names;
 }
 
@@ -65,14 +66,21 @@ class MetricPrinter {
       for (const std::string& column : Columns()) line += (line.empty() ? "" : ",") + column;
       std::cout << line << "\n";
     }
-    if (format_ == "table" && headers) std::cout << Aligned({"STEP", "LOSS", "INVARIANCE", "VARIANCE", "COVARIANCE", "LR", "IMAGES/S", "STD_MEAN", "KNN", "ATTEMPT"}) << "\n";
+    if (format_ == "table" && headers)
+      std::cout << Aligned({"STEP", "LOSS", "INVARIANCE", "VARIANCE", "COVARIANCE", "LR", "IMAGES/S", "STD_MEAN", "KNN",
+                            "ATTEMPT"})
+                << "\n";
   }
 
   void Print(const v1::StreamMetricsResponse& entry) {
     if (entry.has_rollback()) {
       const auto& back = entry.rollback();
-      if (format_ == "jsonl") std::cout << nlohmann::ordered_json{{"rollback_to_step", back.step()}, {"attempt", back.attempt()}}.dump() << "\n";
-      if (format_ == "table") std::cout << "-- attempt " << back.attempt() << " went back to step " << back.step() << ": rows above it no longer count\n";
+      if (format_ == "jsonl")
+        std::cout << nlohmann::ordered_json{{"rollback_to_step", back.step()}, {"attempt", back.attempt()}}.dump()
+                  << "\n";
+      if (format_ == "table")
+        std::cout << "-- attempt " << back.attempt() << " went back to step " << back.step()
+                  << ": rows above it no longer count\n";
       return;
     }
     const v1::MetricRow& row = entry.row();
@@ -81,8 +89,10 @@ class MetricPrinter {
     } else if (format_ == "csv") {
       std::cout << Csv(row) << "\n";
     } else {
-      std::cout << Aligned({std::to_string(row.step()), Short(row.loss()), Short(row.invariance()), Short(row.variance()), Short(row.covariance()), Short(row.learning_rate()),
-                            Short(row.images_per_second()), Short(row.z_std_mean()), row.has_knn_accuracy() ? Percent(row.knn_accuracy()) : "-", std::to_string(row.attempt())})
+      std::cout << Aligned({std::to_string(row.step()), Short(row.loss()), Short(row.invariance()),
+                            Short(row.variance()), Short(row.covariance()), Short(row.learning_rate()),
+                            Short(row.images_per_second()), Short(row.z_std_mean()),
+                            row.has_knn_accuracy() ? Percent(row.knn_accuracy()) : "-", std::to_string(row.attempt())})
                 << "\n";
     }
   }
@@ -101,7 +111,8 @@ absl::StatusOr<int> Metrics(const Cli& cli, const Options& options) {
   std::optional<MetricPrinter> printer;
   Interrupts interrupts;
   const absl::Status status = client->Follow<v1::StreamMetricsResponse>(
-      interrupts, std::nullopt, [&](grpc::ClientContext* context) { return client->jobs().StreamMetrics(context, request); },
+      interrupts, std::nullopt,
+      [&](grpc::ClientContext* context) { return client->jobs().StreamMetrics(context, request); },
       [&](const v1::StreamMetricsResponse& entry) {
         if (!printer) printer.emplace(options.output, !cli.no_headers);
         printer->Print(entry);
@@ -121,14 +132,17 @@ absl::StatusOr<int> Events(const Cli& cli, const Options& options) {
   request.set_follow(options.follow);
   Interrupts interrupts;
   const absl::Status status = client->Follow<v1::WatchEventsResponse>(
-      interrupts, std::nullopt, [&](grpc::ClientContext* context) { return client->jobs().WatchEvents(context, request); },
+      interrupts, std::nullopt,
+      [&](grpc::ClientContext* context) { return client->jobs().WatchEvents(context, request); },
       [&](const v1::WatchEventsResponse& event) {
         if (options.output == "jsonl") {
           std::cout << ToJson(event).dump() << "\n";
         } else {
-          const std::string reason = event.reason() == v1::REASON_UNSPECIFIED ? "" : " (" + ShortName(event.reason()) + ")";
-          std::cout << Time(event.time_us()) << "  " << (options.id.empty() ? ShortId(event.job_id()) + "  " : "") << std::left << std::setw(11) << event.kind() << " "
-                    << Printable(event.message()) << reason << "  [" << Printable(event.actor()) << ", attempt " << event.attempt() << "]\n";
+          const std::string reason =
+              event.reason() == v1::REASON_UNSPECIFIED ? "" : " (" + ShortName(event.reason()) + ")";
+          std::cout << Time(event.time_us()) << "  " << (options.id.empty() ? ShortId(event.job_id()) + "  " : "")
+                    << std::left << std::setw(11) << event.kind() << " " << Printable(event.message()) << reason
+                    << "  [" << Printable(event.actor()) << ", attempt " << event.attempt() << "]\n";
         }
         if (options.follow) std::cout.flush();
         request.set_after_seq(event.seq());
@@ -141,7 +155,9 @@ absl::StatusOr<int> Events(const Cli& cli, const Options& options) {
 std::string Readable(const std::string& line) {
   const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object() || !json.contains("message") || !json["message"].is_string()) return Printable(line);
-  const auto text = [&](const char* key) { return json.contains(key) && json[key].is_string() ? json[key].get<std::string>() : std::string(); };
+  const auto text = [&](const char* key) {
+    return json.contains(key) && json[key].is_string() ? json[key].get<std::string>() : std::string();
+  };
   const std::string level = text("level");
   return text("time") + "  " + (level == "info" ? "" : level + ": ") + Printable(text("message"));
 }
@@ -158,10 +174,12 @@ absl::StatusOr<int> Logs(const Cli& cli, const Options& options) {
   std::string rest;       // of a line not complete yet
   Interrupts interrupts;
   const absl::Status status = client->Follow<v1::StreamLogsResponse>(
-      interrupts, std::nullopt, [&](grpc::ClientContext* context) { return client->jobs().StreamLogs(context, request); },
+      interrupts, std::nullopt,
+      [&](grpc::ClientContext* context) { return client->jobs().StreamLogs(context, request); },
       [&](const v1::StreamLogsResponse& chunk) {
         // A stream that was opened again begins at the first byte.
-        if (const std::int64_t skip = next - chunk.offset(); skip < static_cast<std::int64_t>(chunk.data().size())) rest += chunk.data().substr(static_cast<std::size_t>(std::max<std::int64_t>(skip, 0)));
+        if (const std::int64_t skip = next - chunk.offset(); skip < static_cast<std::int64_t>(chunk.data().size()))
+          rest += chunk.data().substr(static_cast<std::size_t>(std::max<std::int64_t>(skip, 0)));
         next = std::max(next, chunk.offset() + static_cast<std::int64_t>(chunk.data().size()));
         for (std::size_t end = 0; (end = rest.find('\n')) != std::string::npos; rest.erase(0, end + 1)) {
           const std::string line = rest.substr(0, end);
@@ -182,7 +200,8 @@ absl::StatusOr<int> Logs(const Cli& cli, const Options& options) {
 void AddSeries(Cli& cli) {
   {
     const auto options = std::make_shared<Options>();
-    CLI::App* command = cli.app.add_subcommand("metrics", "The loss terms and the rest of what was measured, one row per step");
+    CLI::App* command =
+        cli.app.add_subcommand("metrics", "The loss terms and the rest of what was measured, one row per step");
     command->add_option("ID", options->id, "Job id or the beginning of it")->required();
     command->add_flag("-f,--follow", options->follow, "Go on until the job has ended");
     command->add_flag("--all-attempts", options->all_attempts, "Also rows that a later attempt superseded");

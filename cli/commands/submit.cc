@@ -51,7 +51,8 @@ absl::StatusOr<recipe::Resolved> Load(const Options& options) {
 // A spec's problems stand below one sentence that says what they mean.
 absl::Status Refused(const absl::Status& status, const std::string& file) {
   if (status.code() != absl::StatusCode::kInvalidArgument) return status;
-  return absl::InvalidArgumentError("the job is refused; nothing was stored (" + Shown(file) + ")\n" + std::string(status.message()));
+  return absl::InvalidArgumentError("the job is refused; nothing was stored (" + Shown(file) + ")\n" +
+                                    std::string(status.message()));
 }
 
 // Every problem with its line, also those that only the cluster knows of; `known` where nobody can be asked for more.
@@ -67,9 +68,11 @@ absl::Status AllProblems(Client& client, const std::string& text, const Options&
 
 absl::StatusOr<int> Submit(const Cli& cli, Options& options) {
   double timeout = 0;
-  if ((timeout = ParseDuration(options.timeout)) < 0) return absl::InvalidArgumentError("--timeout: found \"" + options.timeout + "\"; expected e.g. 90s, 10m, 2h");
+  if ((timeout = ParseDuration(options.timeout)) < 0)
+    return absl::InvalidArgumentError("--timeout: found \"" + options.timeout + "\"; expected e.g. 90s, 10m, 2h");
   if (options.request_id.empty()) options.request_id = NewUuid();
-  if (!IsUuid(options.request_id)) return absl::InvalidArgumentError("--request-id: found \"" + options.request_id + "\"; expected a lower-case UUID");
+  if (!IsUuid(options.request_id))
+    return absl::InvalidArgumentError("--request-id: found \"" + options.request_id + "\"; expected a lower-case UUID");
   ASSIGN_OR_RETURN(const std::string text, ReadText(options.file));
   const auto client = cli.Connect();
   const auto resolved = recipe::ResolveText(text, Shown(options.file), options.sets);
@@ -85,7 +88,8 @@ absl::StatusOr<int> Submit(const Cli& cli, Options& options) {
     Interrupts interrupts;
     // The call itself is short; what a user needs on Ctrl-C is the id with which the same submit can be repeated.
     interrupts.Set([&] {
-      std::cerr << "\nvicreg: not acknowledged yet. To repeat this very submit without doubling it:\n  vicreg submit " << options.file << " --request-id " << options.request_id << "\n";
+      std::cerr << "\nvicreg: not acknowledged yet. To repeat this very submit without doubling it:\n  vicreg submit "
+                << options.file << " --request-id " << options.request_id << "\n";
       _exit(kDetached);
     });
     answer = client->Call(client->jobs(), &v1::JobsService::Stub::SubmitJob, request);
@@ -94,7 +98,10 @@ absl::StatusOr<int> Submit(const Cli& cli, Options& options) {
     absl::Status status = answer.status();
     if (absl::IsInvalidArgument(status)) status = Refused(AllProblems(*client, text, options, status), options.file);
     if (absl::IsUnavailable(status)) {
-      status = absl::UnavailableError(std::string(status.message()) + "\nThe job may or may not have been stored. To repeat this very submit without doubling it: --request-id " + options.request_id);
+      status = absl::UnavailableError(
+          std::string(status.message()) +
+          "\nThe job may or may not have been stored. To repeat this very submit without doubling it: --request-id " +
+          options.request_id);
     }
     return status;
   }
@@ -107,7 +114,8 @@ absl::StatusOr<int> Submit(const Cli& cli, Options& options) {
   } else if (options.output == "name") {
     std::cout << job.id() << "\n";
   } else {
-    std::cout << "job " << job.id() << " (" << job.spec().name() << ") submitted: " << ShortName(job.state()) << ", " << Printable(job.message()) << "\n";
+    std::cout << "job " << job.id() << " (" << job.spec().name() << ") submitted: " << ShortName(job.state()) << ", "
+              << Printable(job.message()) << "\n";
   }
   std::cout.flush();
   if (options.dry_run || (!options.wait && !options.follow)) return 0;
@@ -128,7 +136,8 @@ absl::StatusOr<int> Validate(const Options& options) {
 
 absl::StatusOr<int> Explain(const Options& options) {
   ASSIGN_OR_RETURN(const recipe::Resolved resolved, Load(options));
-  std::cout << (options.output == "json" ? recipe::ExplainJson(resolved).dump(2) + "\n" : recipe::ExplainText(resolved));
+  std::cout << (options.output == "json" ? recipe::ExplainJson(resolved).dump(2) + "\n"
+                                         : recipe::ExplainText(resolved));
   return 0;
 }
 
@@ -139,7 +148,8 @@ void AddSubmit(Cli& cli) {
     const auto options = std::make_shared<Options>();
     CLI::App* command = cli.app.add_subcommand("submit", "Submit a job; it is durable once this prints its id");
     AddFile(*command, *options);
-    command->add_option("--request-id", options->request_id, "UUID that makes a repeated submit the same one (default: a new one)");
+    command->add_option("--request-id", options->request_id,
+                        "UUID that makes a repeated submit the same one (default: a new one)");
     command->add_flag("--dry-run", options->dry_run, "Check everything, store nothing");
     command->add_flag("--wait", options->wait, "Wait for the job's end; its exit code");
     command->add_flag("--follow", options->follow, "Like --wait, showing progress");
@@ -156,7 +166,8 @@ void AddSubmit(Cli& cli) {
   }
   {
     const auto options = std::make_shared<Options>();
-    CLI::App* command = cli.app.add_subcommand("explain", "Show what a job file means: weights, parameters, bytes, memory, steps, warnings");
+    CLI::App* command = cli.app.add_subcommand(
+        "explain", "Show what a job file means: weights, parameters, bytes, memory, steps, warnings");
     AddFile(*command, *options);
     AddOutput(*command, options->output, {"table", "json"});
     command->callback([&cli, options] { cli.run = [options] { return Explain(*options); }; });

@@ -39,7 +39,8 @@ int Probe(int port) {
   const int yes = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
   socklen_t size = sizeof address;
-  const bool bound = bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 && listen(fd, 1) == 0 && getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0;
+  const bool bound = bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 && listen(fd, 1) == 0 &&
+                     getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0;
   close(fd);
   return bound ? ntohs(address.sin_port) : 0;
 }
@@ -52,7 +53,10 @@ std::string Tail(const std::string& path) {
   std::size_t end = text->find_last_not_of('\n');
   for (int lines = 0; lines < 5 && end != std::string::npos && end > 0; ++lines) {
     const std::size_t begin = text->rfind('\n', end);
-    tail = "\n  " + text->substr(begin == std::string::npos ? 0 : begin + 1, end - (begin == std::string::npos ? 0 : begin + 1) + 1) + tail;
+    tail = "\n  " +
+           text->substr(begin == std::string::npos ? 0 : begin + 1,
+                        end - (begin == std::string::npos ? 0 : begin + 1) + 1) +
+           tail;
     if (begin == std::string::npos || begin == 0) break;
     end = begin - 1;
   }
@@ -83,7 +87,8 @@ bool WaitForEnd(int pidfd, milliseconds patience) {
 std::string DefaultFolder() {
   const char* state = std::getenv("XDG_STATE_HOME");
   const char* home = std::getenv("HOME");
-  const fs::path base = state != nullptr && *state != '\0' ? fs::path(state) : fs::path(home != nullptr ? home : "/tmp") / ".local/state";
+  const fs::path base =
+      state != nullptr && *state != '\0' ? fs::path(state) : fs::path(home != nullptr ? home : "/tmp") / ".local/state";
   return (base / "vicreg/dev").string();
 }
 
@@ -110,7 +115,10 @@ absl::StatusOr<Settings> LoadSettings(const std::string& folder) {
 }
 
 absl::Status SaveSettings(const std::string& folder, const Settings& settings) {
-  const nlohmann::ordered_json json = {{"cpu", settings.cpu}, {"grpc_port", settings.grpc_port}, {"http_port", settings.http_port}, {"data_roots", settings.data_roots}};
+  const nlohmann::ordered_json json = {{"cpu", settings.cpu},
+                                       {"grpc_port", settings.grpc_port},
+                                       {"http_port", settings.http_port},
+                                       {"data_roots", settings.data_roots}};
   return WriteFileAtomically(folder + "/cluster.json", json.dump(2) + "\n");
 }
 
@@ -130,10 +138,15 @@ ProcessSpec Component::Spec(const Settings& settings) const {
   }
   const std::string artifacts = folder_ + "/artifacts";
   if (kind_ == Kind::kCoordinator) {
-    spec.arguments = {"--dir", folder_ + "/coordinator", "--artifacts", artifacts, "--grpc-address", settings.address(), "--http-address", "127.0.0.1:" + std::to_string(settings.http_port)};
+    spec.arguments = {"--dir",          folder_ + "/coordinator",
+                      "--artifacts",    artifacts,
+                      "--grpc-address", settings.address(),
+                      "--http-address", "127.0.0.1:" + std::to_string(settings.http_port)};
   } else {
-    spec.arguments = {"--dir", folder_ + "/worker", "--artifacts", artifacts, "--coordinator", settings.address(), "--cpu", std::to_string(settings.cpu)};
-    for (const auto& [root, path] : settings.data_roots) spec.arguments.insert(spec.arguments.end(), {"--data-root", root + "=" + path});
+    spec.arguments = {"--dir",         folder_ + "/worker", "--artifacts", artifacts,
+                      "--coordinator", settings.address(),  "--cpu",       std::to_string(settings.cpu)};
+    for (const auto& [root, path] : settings.data_roots)
+      spec.arguments.insert(spec.arguments.end(), {"--data-root", root + "=" + path});
   }
   return spec;
 }
@@ -142,8 +155,11 @@ absl::StatusOr<int> Component::Start(const Settings& settings) {
   RETURN_IF_ERROR(MakeFolders(folder_ + "/logs"));
   if (kind_ == Kind::kCoordinator) {
     std::string taken;
-    if (Probe(settings.grpc_port) == 0) taken = "port " + std::to_string(settings.grpc_port) + " is in use by another program: choose --grpc-port";
-    if (Probe(settings.http_port) == 0) taken += (taken.empty() ? "" : "\n") + ("port " + std::to_string(settings.http_port)) + " is in use by another program: choose --http-port";
+    if (Probe(settings.grpc_port) == 0)
+      taken = "port " + std::to_string(settings.grpc_port) + " is in use by another program: choose --grpc-port";
+    if (Probe(settings.http_port) == 0)
+      taken += (taken.empty() ? "" : "\n") + ("port " + std::to_string(settings.http_port)) +
+               " is in use by another program: choose --http-port";
     if (!taken.empty()) return absl::FailedPreconditionError(taken);
   }
   Client client(settings.address());
@@ -159,7 +175,8 @@ absl::StatusOr<int> Component::Start(const Settings& settings) {
       return absl::FailedPreconditionError("the " + name() + " ended at once; it said:" + Tail(log_path()));
     }
     if (kind_ == Kind::kCoordinator) {
-      const auto cluster = client.Call(client.cluster(), &v1::ClusterService::Stub::GetCluster, v1::GetClusterRequest());
+      const auto cluster =
+          client.Call(client.cluster(), &v1::ClusterService::Stub::GetCluster, v1::GetClusterRequest());
       ready = cluster.ok() && cluster->ready();
     } else {
       ready = NewestIncarnation(client, ready) > before && ready;
@@ -203,7 +220,8 @@ absl::StatusOr<std::vector<std::string>> Component::Stop() {
     }
     waitpid(pid, nullptr, WNOHANG);  // ours when we started it
     close(pidfd);
-    if (!ended) return absl::InternalError("the " + name() + " (process " + std::to_string(pid) + ") does not end after SIGKILL");
+    if (!ended)
+      return absl::InternalError("the " + name() + " (process " + std::to_string(pid) + ") does not end after SIGKILL");
   }
   if (kind_ == Kind::kWorker) RETURN_IF_ERROR(EndRanks());
   return done;

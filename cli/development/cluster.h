@@ -1,7 +1,7 @@
 #pragma once
 
-// A coordinator and a worker on this machine, for development. What runs is what holds its folder's lock, so no process id is kept that
-// could be another process's by now. Everything lives beneath one folder:
+// A coordinator and a worker on this machine, for development. What runs is what holds its folder's lock, so no process
+// id is kept that could be another process's by now. Everything lives beneath one folder:
 //
 //   DIR/cluster.json   settings of what was started last
 //   DIR/coordinator/   state of vicreg-coordinator      DIR/worker/   of vicreg-worker
@@ -45,11 +45,12 @@ class Component {
   // 0: does not run.
   int pid() const;
 
-  // Starts it and waits until it serves: the coordinator answers, the node is READY. Its pid. FailedPrecondition with the program's own
-  // words when it ends instead.
+  // Starts it and waits until it serves: the coordinator answers, the node is READY. Its pid. FailedPrecondition with
+  // the program's own words when it ends instead.
   absl::StatusOr<int> Start(const Settings& settings);
 
-  // SIGTERM, after `patience` SIGKILL. Of the worker: also its ranks. Sentences of what was done, none when nothing ran.
+  // SIGTERM, after `patience` SIGKILL. Of the worker: also its ranks. Sentences of what was done, none when nothing
+  // ran.
   absl::StatusOr<std::vector<std::string>> Stop();
 
  private:

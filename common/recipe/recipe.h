@@ -1,7 +1,7 @@
 #pragma once
 
-// What remains of a job spec when everything is resolved: plain numbers, no protobuf, no torch. The trainer reads nothing
-// else. Two jobs with the same Recipe are the same experiment, whatever their world size or queue.
+// What remains of a job spec when everything is resolved: plain numbers, no protobuf, no torch. The trainer reads
+// nothing else. Two jobs with the same Recipe are the same experiment, whatever their world size or queue.
 
 #include <cstdint>
 #include <string>
@@ -17,8 +17,8 @@ enum class EmbeddingNorm { kRaw, kL2, kStd };
 enum class OptimizerKind { kAdamW, kLars, kLarc, kSgd };
 
 struct Data {
-  std::string root;  // name, resolved to a folder by the worker
-  std::string path;  // subfolder, "" for the root itself
+  std::string root;             // name, resolved to a folder by the worker
+  std::string path;             // subfolder, "" for the root itself
   std::string split = "train";  // "train" or "test"
   std::int64_t limit = 0;       // 0: all
   int channels = 1;
@@ -31,7 +31,8 @@ struct Encoder {
   bool zero_init_residual = true;
 };
 
-// Two views. `mu` and `nu` are per view, after the convention was applied; lambda multiplies the mean squared difference.
+// Two views. `mu` and `nu` are per view, after the convention was applied; lambda multiplies the mean squared
+// difference.
 struct Loss {
   Convention convention = Convention::kAuthors;
   double lambda_ = 25, mu_per_view = 12.5, nu_per_view = 1;
@@ -46,7 +47,8 @@ struct Optimizer {
   bool clip = true;   // larc
 };
 
-// Lengths that were given in epochs need the sample count, which only the rank knows: then `epochs` > 0 and `steps` is 0.
+// Lengths that were given in epochs need the sample count, which only the rank knows: then `epochs` > 0 and `steps` is
+// 0.
 struct Length {
   std::int64_t steps = 0;
   double epochs = 0;

@@ -14,9 +14,12 @@ constexpr int kNewest = 2;
 
 const char* Name(Stem stem) {
   switch (stem) {
-    case Stem::kSmall: return "small";
-    case Stem::kStandard: return "standard";
-    case Stem::kSmallPadding2: return "small_padding2";
+    case Stem::kSmall:
+      return "small";
+    case Stem::kStandard:
+      return "standard";
+    case Stem::kSmallPadding2:
+      return "small_padding2";
   }
   return "";
 }
@@ -40,7 +43,8 @@ Json ToJson(const Encoder& encoder) {
 }
 
 Json ToJson(const Optimizer& optimizer) {
-  Json json = {{"name", Name(optimizer.kind)}, {"peak_lr", optimizer.peak_lr}, {"weight_decay", optimizer.weight_decay}};
+  Json json = {
+      {"name", Name(optimizer.kind)}, {"peak_lr", optimizer.peak_lr}, {"weight_decay", optimizer.weight_decay}};
   if (optimizer.kind == OptimizerKind::kLarc) {
     json["eta"] = optimizer.eta;
     json["clip"] = optimizer.clip;
@@ -50,7 +54,8 @@ Json ToJson(const Optimizer& optimizer) {
 
 // The oldest version that can say it.
 int Version(const Recipe& r) {
-  const bool first = r.encoder.zero_init_residual && r.expander_norm == ExpanderNorm::kBatchNorm && r.embedding_norm == EmbeddingNorm::kRaw;
+  const bool first = r.encoder.zero_init_residual && r.expander_norm == ExpanderNorm::kBatchNorm &&
+                     r.embedding_norm == EmbeddingNorm::kRaw;
   return first ? 1 : 2;
 }
 
@@ -58,18 +63,31 @@ Json ToJson(const Recipe& r) {
   Json json = {
       {"version", Version(r)},
       {"seed", r.seed},
-      {"data", {{"root", r.data.root}, {"path", r.data.path}, {"split", r.data.split}, {"limit", r.data.limit}, {"channels", r.data.channels}}},
+      {"data",
+       {{"root", r.data.root},
+        {"path", r.data.path},
+        {"split", r.data.split},
+        {"limit", r.data.limit},
+        {"channels", r.data.channels}}},
       {"encoder", ToJson(r.encoder)},
       {"expander", r.expander},
-      {"loss", {{"convention", Name(r.loss.convention)}, {"lambda", r.loss.lambda_}, {"mu_per_view", r.loss.mu_per_view},
-                {"nu_per_view", r.loss.nu_per_view}, {"form", Name(r.loss.form)}}},
+      {"loss",
+       {{"convention", Name(r.loss.convention)},
+        {"lambda", r.loss.lambda_},
+        {"mu_per_view", r.loss.mu_per_view},
+        {"nu_per_view", r.loss.nu_per_view},
+        {"form", Name(r.loss.form)}}},
       {"batch_size", r.batch_size},
       {"length", ToJson(r.length)},
       {"optimizer", ToJson(r.optimizer)},
       {"schedule", {{"warmup", ToJson(r.schedule.warmup)}, {"final", r.schedule.final_fraction}}},
       {"augmentation", {{"preset", r.augmentation.preset}, {"size", r.augmentation.size}}},
       {"checkpoint", {{"every", ToJson(r.checkpoint_every)}, {"keep", r.checkpoint_keep}}},
-      {"knn", {{"enabled", r.knn.enabled}, {"every", ToJson(r.knn.every)}, {"k", r.knn.k}, {"temperature", r.knn.temperature}}},
+      {"knn",
+       {{"enabled", r.knn.enabled},
+        {"every", ToJson(r.knn.every)},
+        {"k", r.knn.k},
+        {"temperature", r.knn.temperature}}},
   };
   if (r.expander_norm != ExpanderNorm::kBatchNorm) json["expander_norm"] = Name(r.expander_norm);
   if (r.embedding_norm != EmbeddingNorm::kRaw) json["embedding_norm"] = Name(r.embedding_norm);
@@ -88,37 +106,50 @@ E Parse(const std::string& name, std::initializer_list<E> all) {
 
 const char* Name(Convention convention) {
   switch (convention) {
-    case Convention::kAuthors: return "authors";
-    case Convention::kPaper: return "paper";
-    case Convention::kVicregl: return "vicregl";
+    case Convention::kAuthors:
+      return "authors";
+    case Convention::kPaper:
+      return "paper";
+    case Convention::kVicregl:
+      return "vicregl";
   }
   return "";
 }
 
 const char* Name(LossForm form) {
   switch (form) {
-    case LossForm::kAuto: return "auto";
-    case LossForm::kGram: return "gram";
-    case LossForm::kCovariance: return "covariance";
+    case LossForm::kAuto:
+      return "auto";
+    case LossForm::kGram:
+      return "gram";
+    case LossForm::kCovariance:
+      return "covariance";
   }
   return "";
 }
 
 const char* Name(OptimizerKind kind) {
   switch (kind) {
-    case OptimizerKind::kAdamW: return "adamw";
-    case OptimizerKind::kLars: return "lars";
-    case OptimizerKind::kLarc: return "larc";
-    case OptimizerKind::kSgd: return "sgd";
+    case OptimizerKind::kAdamW:
+      return "adamw";
+    case OptimizerKind::kLars:
+      return "lars";
+    case OptimizerKind::kLarc:
+      return "larc";
+    case OptimizerKind::kSgd:
+      return "sgd";
   }
   return "";
 }
 
 const char* Name(EmbeddingNorm norm) {
   switch (norm) {
-    case EmbeddingNorm::kRaw: return "raw";
-    case EmbeddingNorm::kL2: return "l2";
-    case EmbeddingNorm::kStd: return "std";
+    case EmbeddingNorm::kRaw:
+      return "raw";
+    case EmbeddingNorm::kL2:
+      return "l2";
+    case EmbeddingNorm::kStd:
+      return "std";
   }
   return "";
 }
@@ -130,21 +161,26 @@ Recipe Deserialize(std::string_view text) {
     const Json json = Json::parse(text);
     const int version = json.at("version");
     if (version < 1 || version > kNewest) {
-      throw std::invalid_argument("recipe version " + std::to_string(version) + "; this build reads 1 to " + std::to_string(kNewest));
+      throw std::invalid_argument("recipe version " + std::to_string(version) + "; this build reads 1 to " +
+                                  std::to_string(kNewest));
     }
     Recipe r;
     r.seed = json.at("seed");
     const Json& data = json.at("data");
     r.data = {data.at("root"), data.at("path"), data.at("split"), data.at("limit"), data.at("channels")};
     const Json& encoder = json.at("encoder");
-    r.encoder = {encoder.at("name"), Parse(encoder.at("stem").get<std::string>(), {Stem::kSmall, Stem::kStandard, Stem::kSmallPadding2}),
+    r.encoder = {encoder.at("name"),
+                 Parse(encoder.at("stem").get<std::string>(), {Stem::kSmall, Stem::kStandard, Stem::kSmallPadding2}),
                  encoder.at("width"), encoder.value("zero_init_residual", true)};
     r.expander = json.at("expander").get<std::vector<std::int64_t>>();
-    r.expander_norm = Parse(json.value("expander_norm", std::string("batch_norm")), {ExpanderNorm::kBatchNorm, ExpanderNorm::kNone});
-    r.embedding_norm = Parse(json.value("embedding_norm", std::string("raw")), {EmbeddingNorm::kRaw, EmbeddingNorm::kL2, EmbeddingNorm::kStd});
+    r.expander_norm =
+        Parse(json.value("expander_norm", std::string("batch_norm")), {ExpanderNorm::kBatchNorm, ExpanderNorm::kNone});
+    r.embedding_norm = Parse(json.value("embedding_norm", std::string("raw")),
+                             {EmbeddingNorm::kRaw, EmbeddingNorm::kL2, EmbeddingNorm::kStd});
     const Json& loss = json.at("loss");
-    r.loss = {Parse(loss.at("convention").get<std::string>(), {Convention::kAuthors, Convention::kPaper, Convention::kVicregl}), loss.at("lambda"),
-              loss.at("mu_per_view"), loss.at("nu_per_view"),
+    r.loss = {Parse(loss.at("convention").get<std::string>(),
+                    {Convention::kAuthors, Convention::kPaper, Convention::kVicregl}),
+              loss.at("lambda"), loss.at("mu_per_view"), loss.at("nu_per_view"),
               Parse(loss.at("form").get<std::string>(), {LossForm::kAuto, LossForm::kGram, LossForm::kCovariance})};
     r.batch_size = json.at("batch_size");
     r.length = LengthFrom(json.at("length"));

@@ -1,8 +1,9 @@
 #pragma once
 
-// Recipe <-> canonical JSON (fixed key order, shortest round-trip numbers). Its SHA-256 names the experiment. Plain types only.
-// A choice that came later is written only where it is not the default, so that older experiments keep their names; where it
-// would change what an older build trains without that build noticing, the version is 2, which older builds refuse.
+// Recipe <-> canonical JSON (fixed key order, shortest round-trip numbers). Its SHA-256 names the experiment. Plain
+// types only. A choice that came later is written only where it is not the default, so that older experiments keep
+// their names; where it would change what an older build trains without that build noticing, the version is 2, which
+// older builds refuse.
 
 #include <string>
 #include <string_view>
@@ -21,7 +22,8 @@ const char* Name(LossForm form);
 const char* Name(OptimizerKind kind);
 const char* Name(EmbeddingNorm norm);
 
-// SHA-256 of Serialize without what does not change the trained weights (how many checkpoints are kept, when kNN is measured).
+// SHA-256 of Serialize without what does not change the trained weights (how many checkpoints are kept, when kNN is
+// measured).
 std::string Hash(const Recipe& recipe);
 
 }  // namespace vicreg::recipe

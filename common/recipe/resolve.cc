@@ -37,17 +37,23 @@ constexpr double kMost = 1e12;
 // The small stem keeps a view at its full size through a whole stage.
 constexpr int kSmallStemPixels = 64, kStandardStemPixels = 32;
 
-// lars with base_lr left out: the paper's own rates (appendix C.4 and table 13, 100 epochs; 1000 epochs for table 1). 0: none published.
+// lars with base_lr left out: the paper's own rates (appendix C.4 and table 13, 100 epochs; 1000 epochs for table 1).
+// 0: none published.
 double PublishedRate(std::int64_t batch_size, double epochs) {
   if (batch_size == 2048 && epochs == 1000) return 0.2;
   switch (batch_size) {
-    case 128: return 0.8;
-    case 256: return 0.5;
-    case 512: return 0.4;
+    case 128:
+      return 0.8;
+    case 256:
+      return 0.5;
+    case 512:
+      return 0.4;
     case 1024:
     case 2048:
-    case 4096: return 0.3;
-    default: return 0;
+    case 4096:
+      return 0.3;
+    default:
+      return 0;
   }
 }
 
@@ -63,14 +69,16 @@ std::string Suggest(const std::string& found, const std::vector<std::string>& kn
   std::string all;
   for (const std::string& name : known) all += (all.empty() ? "" : ", ") + name;
   const std::string nearest = spec::Nearest(found, known);
-  return "unknown name \"" + found + "\"; expected one of " + all + (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?");
+  return "unknown name \"" + found + "\"; expected one of " + all +
+         (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?");
 }
 
 // Collects problems while it resolves; every Check names the field, the limit, what was found and what to do.
 class Resolver {
  public:
   // `keys`: what the job file holds, by path. A message cannot tell `keep: 0` from no `keep`, the file can.
-  Resolver(const v1::JobSpec& given, const Roots& offered, const std::map<std::string, spec::Mark>& keys = {}) : given_(given), offered_(offered), keys_(keys) {}
+  Resolver(const v1::JobSpec& given, const Roots& offered, const std::map<std::string, spec::Mark>& keys = {})
+      : given_(given), offered_(offered), keys_(keys) {}
 
   std::vector<Problem> problems;
   Resolved out;
@@ -114,7 +122,8 @@ class Resolver {
 
   bool Written(const std::string& key) const { return keys_.count(key) != 0; }
 
-  // A newer client may send what this build has never heard of. Dropping it would train something else than was asked for.
+  // A newer client may send what this build has never heard of. Dropping it would train something else than was asked
+  // for.
   void RefuseUnknown(const google::protobuf::Message& message, const std::string& path) {
     const auto& reflection = *message.GetReflection();
     const std::string prefix = path.empty() ? "" : path + ".";
@@ -131,7 +140,8 @@ class Resolver {
       } else if (field->cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_ENUM) {
         const int value = reflection.GetEnumValue(message, field);
         if (field->enum_type()->FindValueByNumber(value) == nullptr) {
-          Bad(prefix + field->name(), "found value " + std::to_string(value) + ", which this build does not know: use a client of this version");
+          Bad(prefix + field->name(), "found value " + std::to_string(value) +
+                                          ", which this build does not know: use a client of this version");
         }
       }
     }
@@ -192,7 +202,8 @@ class Resolver {
     if (views.preset().empty()) views.set_preset("cifar");
     if (views.size() == 0 && !Written("augmentation.size")) views.set_size(32);
     if (const Architecture* a = FindArchitecture(encoder.name()); a != nullptr && a->family == Family::kResNet) {
-      if (encoder.stem() == v1::STEM_UNSPECIFIED) encoder.set_stem(views.size() > kSmallStemPixels ? v1::STEM_STANDARD : v1::STEM_SMALL);
+      if (encoder.stem() == v1::STEM_UNSPECIFIED)
+        encoder.set_stem(views.size() > kSmallStemPixels ? v1::STEM_STANDARD : v1::STEM_SMALL);
       if (!encoder.has_zero_init_residual()) encoder.set_zero_init_residual(true);
       if (HasWidth(*a) && encoder.width() == 0 && !Written("encoder.width")) encoder.set_width(a->width);
     }
@@ -237,7 +248,8 @@ class Resolver {
     }
     if (Range<std::int64_t>("batch_size", s().batch_size(), 2, 1048576, "variance needs at least two rows") && sized &&
         world.min() > s().batch_size()) {
-      Bad("world_size", "found " + std::to_string(world.min()) + " ranks for a global batch of " + std::to_string(s().batch_size()) +
+      Bad("world_size", "found " + std::to_string(world.min()) + " ranks for a global batch of " +
+                            std::to_string(s().batch_size()) +
                             " rows; expected at most one rank per row: lower world_size or raise batch_size");
     }
     Range("restart.charges", s().restart().charges(), 0, 100);
@@ -253,11 +265,14 @@ class Resolver {
       const std::size_t end = std::min(path.find('/', start), path.size());
       const std::string part = path.substr(start, end - start);
       fine = !part.empty() && part != "." && part != ".." &&
-             part.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == std::string::npos;
+             part.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") ==
+                 std::string::npos;
       start = end + 1;
     }
     if (!fine) {
-      Bad("data.path", "found \"" + path.substr(0, 80) + "\"; expected a relative path of at most 512 bytes, its parts of A-Z a-z 0-9 . _ - and never ..");
+      Bad("data.path",
+          "found \"" + path.substr(0, 80) +
+              "\"; expected a relative path of at most 512 bytes, its parts of A-Z a-z 0-9 . _ - and never ..");
     }
   }
 
@@ -266,7 +281,9 @@ class Resolver {
     if (!offered_ || offered_->count(root) != 0) return;
     std::string list;
     for (const std::string& name : *offered_) list += (list.empty() ? "" : ", ") + name;
-    Bad("data.root", "found \"" + root.substr(0, 80) + "\", which no worker offers; expected one of: " + (list.empty() ? "(none is offered)" : list) + "; or start a worker with --data-root " + root.substr(0, 80) + "=PATH");
+    Bad("data.root", "found \"" + root.substr(0, 80) +
+                         "\", which no worker offers; expected one of: " + (list.empty() ? "(none is offered)" : list) +
+                         "; or start a worker with --data-root " + root.substr(0, 80) + "=PATH");
   }
 
   void DataAndViews() {
@@ -279,16 +296,20 @@ class Resolver {
     }
     CheckPath(data.path());
     Range<std::int64_t>("data.limit", data.limit(), 0, std::int64_t{1} << 40);
-    if (data.channels() != 1) Bad("data.channels", "found " + std::to_string(data.channels()) + "; expected 1: format idx holds grey images");
+    if (data.channels() != 1)
+      Bad("data.channels", "found " + std::to_string(data.channels()) + "; expected 1: format idx holds grey images");
     if (data.limit() > 0 && data.limit() < s().batch_size()) {
-      Bad("data.limit", "found " + std::to_string(data.limit()) + " samples for a batch of " + std::to_string(s().batch_size()) +
+      Bad("data.limit", "found " + std::to_string(data.limit()) + " samples for a batch of " +
+                            std::to_string(s().batch_size()) +
                             "; expected at least one whole batch: raise it or lower batch_size");
     }
     const v1::AugmentationSpec& views = s().augmentation();
     static const std::vector<std::string> kViews = {"cifar", "none"};
-    if (std::find(kViews.begin(), kViews.end(), views.preset()) == kViews.end()) Bad("augmentation.preset", Suggest(views.preset(), kViews));
+    if (std::find(kViews.begin(), kViews.end(), views.preset()) == kViews.end())
+      Bad("augmentation.preset", Suggest(views.preset(), kViews));
     Range("augmentation.size", views.size(), 8, 512);
-    out.recipe.data = {data.root(), data.path(), data.split() == v1::DATA_SPLIT_TRAIN ? "train" : "test", data.limit(), data.channels()};
+    out.recipe.data = {data.root(), data.path(), data.split() == v1::DATA_SPLIT_TRAIN ? "train" : "test", data.limit(),
+                       data.channels()};
     out.recipe.augmentation = {views.preset(), views.size()};
   }
 
@@ -306,29 +327,35 @@ class Resolver {
     const std::string name = found->name;
     if (found->input != Input::kImages) {
       Bad("encoder.name", name + " reads " + (found->input == Input::kWaveforms ? "waveforms" : "vectors") +
-                              ", and no data format offers them yet (idx holds images); expected an encoder of images, such as resnet18");
+                              ", and no data format offers them yet (idx holds images); expected an encoder of images, "
+                              "such as resnet18");
       return;
     }
     const int size = s().augmentation().size();
     if (found->family == Family::kResNet) {
       if (encoder.stem() == v1::STEM_STANDARD && size < kStandardStemPixels) {
-        Bad("encoder.stem", "the standard stem shrinks " + std::to_string(size) +
-                                "-pixel views to less than one position; expected views of 32 pixels or more: use stem: small");
+        Bad("encoder.stem",
+            "the standard stem shrinks " + std::to_string(size) +
+                "-pixel views to less than one position; expected views of 32 pixels or more: use stem: small");
       } else if (encoder.stem() != v1::STEM_STANDARD && size > kSmallStemPixels && size <= 512) {
         Bad("encoder.stem", "a small stem keeps " + std::to_string(size) +
                                 "-pixel views at full size; expected views of at most 64 pixels: use stem: standard");
       }
     } else {
-      if (encoder.stem() != v1::STEM_UNSPECIFIED) Bad("encoder.stem", name + " has no stem to choose: remove the key, or use resnet18");
-      if (encoder.has_zero_init_residual()) Bad("encoder.zero_init_residual", name + " has no such blocks: remove the key, or use resnet18");
+      if (encoder.stem() != v1::STEM_UNSPECIFIED)
+        Bad("encoder.stem", name + " has no stem to choose: remove the key, or use resnet18");
+      if (encoder.has_zero_init_residual())
+        Bad("encoder.zero_init_residual", name + " has no such blocks: remove the key, or use resnet18");
     }
     if (HasWidth(*found)) {
       Range("encoder.width", encoder.width(), 8, 512);
     } else if (encoder.width() != 0 || Written("encoder.width")) {
-      Bad("encoder.width", name + " has no width to choose: remove the key, or use " + (name == "resnet50x2" ? "resnet50" : "resnet18"));
+      Bad("encoder.width",
+          name + " has no width to choose: remove the key, or use " + (name == "resnet50x2" ? "resnet50" : "resnet18"));
     }
     if (found->family == Family::kVit && size % kVitPatch != 0 && size >= 8 && size <= 512) {
-      Bad("augmentation.size", "found " + std::to_string(size) + " pixels; expected a multiple of 16, the patches of " + name);
+      Bad("augmentation.size",
+          "found " + std::to_string(size) + " pixels; expected a multiple of 16, the patches of " + name);
     }
     out.recipe.encoder.name = name;
     if (found->family != Family::kResNet) return;
@@ -344,12 +371,14 @@ class Resolver {
   void Network() {
     Encoder();
     if (s().expander_size() == 0) Bad("expander", "missing; expected 1 to 16 layer widths, such as [1024, 1024, 1024]");
-    if (s().expander_size() > 16) Bad("expander", "found " + std::to_string(s().expander_size()) + " layers; expected at most 16");
+    if (s().expander_size() > 16)
+      Bad("expander", "found " + std::to_string(s().expander_size()) + " layers; expected at most 16");
     for (int i = 0; i < s().expander_size(); ++i) {
       Range<std::int64_t>("expander[" + std::to_string(i) + "]", s().expander(i), 1, 65536);
       out.recipe.expander.push_back(s().expander(i));
     }
-    out.recipe.expander_norm = s().expander_norm() == v1::EXPANDER_NORM_NONE ? ExpanderNorm::kNone : ExpanderNorm::kBatchNorm;
+    out.recipe.expander_norm =
+        s().expander_norm() == v1::EXPANDER_NORM_NONE ? ExpanderNorm::kNone : ExpanderNorm::kBatchNorm;
     out.recipe.embedding_norm = s().embedding_norm() == v1::EMBEDDING_NORM_L2    ? EmbeddingNorm::kL2
                                 : s().embedding_norm() == v1::EMBEDDING_NORM_STD ? EmbeddingNorm::kStd
                                                                                  : EmbeddingNorm::kRaw;
@@ -366,7 +395,8 @@ class Resolver {
     coefficient("loss.nu", loss.nu());
     Loss& out_loss = out.recipe.loss;
     out_loss.lambda_ = loss.lambda();
-    // vicreg: the published code halves mu by averaging both views' hinge, the paper does not, VICRegL halves nu as well.
+    // vicreg: the published code halves mu by averaging both views' hinge, the paper does not, VICRegL halves nu as
+    // well.
     switch (loss.convention()) {
       case v1::CONVENTION_PAPER:
         out_loss.convention = Convention::kPaper;
@@ -390,7 +420,8 @@ class Resolver {
 
   Length CheckLength(const std::string& field, const v1::Length& length, std::int64_t least) {
     if (length.unit_case() == v1::Length::kEpochs) {
-      if (!(length.epochs() > 0 && length.epochs() <= 1e6)) Bad(field, "found " + Number(length.epochs()) + " epochs; expected more than 0, at most 1000000");
+      if (!(length.epochs() > 0 && length.epochs() <= 1e6))
+        Bad(field, "found " + Number(length.epochs()) + " epochs; expected more than 0, at most 1000000");
       return {0, length.epochs()};
     }
     Range<std::int64_t>(field, length.steps(), least, std::int64_t{1} << 40);
@@ -414,15 +445,20 @@ class Resolver {
       }
     }
     // Steps and epochs are only comparable once the samples are counted.
-    if (given_.schedule().has_warmup() || length_is_fine) out.recipe.schedule.warmup = CheckLength("schedule.warmup", warmup, 0);
+    if (given_.schedule().has_warmup() || length_is_fine)
+      out.recipe.schedule.warmup = CheckLength("schedule.warmup", warmup, 0);
     const Length &all = out.recipe.length, &rise = out.recipe.schedule.warmup;
     const bool comparable = length_is_fine && warmup.unit_case() == s().length().unit_case();
     if (comparable && (rise.steps > all.steps || rise.epochs > all.epochs)) {
-      const auto text = [](const Length& l) { return l.epochs > 0 ? Number(l.epochs) + " epochs" : std::to_string(l.steps) + " steps"; };
-      Bad("schedule.warmup", "found " + text(rise) + " for a training of " + text(all) + "; expected no more: shorten it");
+      const auto text = [](const Length& l) {
+        return l.epochs > 0 ? Number(l.epochs) + " epochs" : std::to_string(l.steps) + " steps";
+      };
+      Bad("schedule.warmup",
+          "found " + text(rise) + " for a training of " + text(all) + "; expected no more: shorten it");
     }
     const double last = s().schedule().final();
-    if (!(last >= 0 && last <= 1)) Bad("schedule.final", "found " + Number(last) + "; expected a fraction of the peak, 0 to 1");
+    if (!(last >= 0 && last <= 1))
+      Bad("schedule.final", "found " + Number(last) + "; expected a fraction of the peak, 0 to 1");
     out.recipe.schedule.final_fraction = last;
     out.recipe.checkpoint_every = CheckLength("checkpoint.every", s().checkpoint().every(), 1);
     Range("checkpoint.keep", s().checkpoint().keep(), 2, 1000, "the newest and one to fall back on");
@@ -431,8 +467,10 @@ class Resolver {
 
   void Optimizer() {
     const v1::OptimizerSpec& optimizer = s().optimizer();
-    static const std::map<std::string, OptimizerKind> kKinds = {
-        {"adamw", OptimizerKind::kAdamW}, {"larc", OptimizerKind::kLarc}, {"lars", OptimizerKind::kLars}, {"sgd", OptimizerKind::kSgd}};
+    static const std::map<std::string, OptimizerKind> kKinds = {{"adamw", OptimizerKind::kAdamW},
+                                                                {"larc", OptimizerKind::kLarc},
+                                                                {"lars", OptimizerKind::kLars},
+                                                                {"sgd", OptimizerKind::kSgd}};
     const std::string& name = optimizer.name();
     const auto rate = [&](const char* field, bool has, double value, const std::string& missing) {
       if (!has) {
@@ -451,11 +489,13 @@ class Resolver {
       out.recipe.optimizer = {OptimizerKind::kAdamW, optimizer.lr(), optimizer.weight_decay()};
     } else {
       rate("base_lr", optimizer.has_base_lr(), optimizer.base_lr(),
-           name == "lars" ? "the paper has rates for batches of 128, 256, 512, 1024, 2048 and 4096 alone, found batch_size " +
-                                std::to_string(s().batch_size()) + ": write base_lr"
-                          : name + " needs it");
+           name == "lars"
+               ? "the paper has rates for batches of 128, 256, 512, 1024, 2048 and 4096 alone, found batch_size " +
+                     std::to_string(s().batch_size()) + ": write base_lr"
+               : name + " needs it");
       if (optimizer.has_lr()) Bad("optimizer.lr", name + " scales its rate with the batch: write base_lr instead");
-      out.recipe.optimizer = {kKinds.at(name), optimizer.base_lr() * static_cast<double>(s().batch_size()) / 256, optimizer.weight_decay()};
+      out.recipe.optimizer = {kKinds.at(name), optimizer.base_lr() * static_cast<double>(s().batch_size()) / 256,
+                              optimizer.weight_decay()};
     }
     if (name == "larc") {
       rate("eta", optimizer.has_eta(), optimizer.eta(), "");
@@ -487,17 +527,22 @@ class Resolver {
     const v1::LossSpec& loss = s().loss();
     const auto warn = [&](const std::string& text) { out.warnings.push_back(text); };
     if (loss.lambda() == 0 || loss.mu() == 0 || loss.nu() == 0) {
-      warn("a loss coefficient is 0: without invariance views stay unrelated, without variance embeddings collapse, without covariance "
-           "dimensions repeat each other");
+      warn(
+          "a loss coefficient is 0: without invariance views stay unrelated, without variance embeddings collapse, "
+          "without covariance "
+          "dimensions repeat each other");
     }
-    if (loss.nu() >= loss.mu()) warn("nu >= mu: the covariance term can pull the spread to zero faster than the variance term holds it");
-    if (loss.lambda() != loss.mu()) warn("lambda != mu: the published results use equal weights for invariance and variance");
+    if (loss.nu() >= loss.mu())
+      warn("nu >= mu: the covariance term can pull the spread to zero faster than the variance term holds it");
+    if (loss.lambda() != loss.mu())
+      warn("lambda != mu: the published results use equal weights for invariance and variance");
     if (s().batch_size() < 128) {
-      warn("batch_size " + std::to_string(s().batch_size()) + " is small: the covariance term is then mostly sampling noise (published results start at 128)");
+      warn("batch_size " + std::to_string(s().batch_size()) +
+           " is small: the covariance term is then mostly sampling noise (published results start at 128)");
     }
     if (s().batch_size() % s().world_size().min() != 0) {
-      warn("batch_size " + std::to_string(s().batch_size()) + " does not divide by " + std::to_string(s().world_size().min()) +
-           " ranks: exact all the same, but the largest rank sets the pace");
+      warn("batch_size " + std::to_string(s().batch_size()) + " does not divide by " +
+           std::to_string(s().world_size().min()) + " ranks: exact all the same, but the largest rank sets the pace");
     }
   }
 
@@ -517,7 +562,8 @@ absl::StatusOr<Resolved> Resolve(const v1::JobSpec& spec, const Roots& offered) 
   return absl::InvalidArgumentError(text);
 }
 
-absl::StatusOr<Resolved> ResolveText(std::string_view text, const std::string& filename, const std::vector<std::string>& sets, const Roots& offered) {
+absl::StatusOr<Resolved> ResolveText(std::string_view text, const std::string& filename,
+                                     const std::vector<std::string>& sets, const Roots& offered) {
   spec::Parsed parsed = spec::ParseJobWithMarks(text, sets);
   Resolver resolver(parsed.spec, offered, parsed.marks);
   resolver.Run();
@@ -528,7 +574,8 @@ absl::StatusOr<Resolved> ResolveText(std::string_view text, const std::string& f
     // A value that could not be read is not also missing, nor is anything of a file that is no YAML at all.
     if (said.count(p.field) != 0 || (parsed.marks.empty() && !parsed.problems.empty())) continue;
     // The nearest thing that stands in the file: the field, or what it belongs to.
-    for (std::string path = p.field; !path.empty(); path = path.substr(0, path.find_last_of('.') == std::string::npos ? 0 : path.find_last_of('.'))) {
+    for (std::string path = p.field; !path.empty();
+         path = path.substr(0, path.find_last_of('.') == std::string::npos ? 0 : path.find_last_of('.'))) {
       if (const auto mark = parsed.marks.find(path); mark != parsed.marks.end()) {
         p.mark = mark->second;
         break;

@@ -28,8 +28,9 @@ using Roots = std::optional<std::set<std::string>>;
 // InvalidArgument: one line "field: problem" each.
 absl::StatusOr<Resolved> Resolve(const v1::JobSpec& spec, const Roots& offered = std::nullopt);
 
-// The whole way from a job file. InvalidArgument: every problem of form and of value, "file:line:column: field: problem".
-absl::StatusOr<Resolved> ResolveText(std::string_view text, const std::string& filename, const std::vector<std::string>& sets = {},
-                                     const Roots& offered = std::nullopt);
+// The whole way from a job file. InvalidArgument: every problem of form and of value, "file:line:column: field:
+// problem".
+absl::StatusOr<Resolved> ResolveText(std::string_view text, const std::string& filename,
+                                     const std::vector<std::string>& sets = {}, const Roots& offered = std::nullopt);
 
 }  // namespace vicreg::recipe

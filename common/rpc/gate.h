@@ -39,8 +39,8 @@ class Gate {
   // Principal of an admitted call; PermissionDenied with the policy's sentence otherwise.
   absl::StatusOr<Principal> Admit(grpc::CallbackServerContext* context, std::string_view method) const;
 
-  // Unary handlers: `return gate_.Unary(context, "vicreg.v1.JobsService/GetJob", [=](const Principal&, UnaryDone done) {...});`
-  // `handle` runs only when admitted.
+  // Unary handlers: `return gate_.Unary(context, "vicreg.v1.JobsService/GetJob", [=](const Principal&, UnaryDone done)
+  // {...});` `handle` runs only when admitted.
   grpc::ServerUnaryReactor* Unary(grpc::CallbackServerContext* context, std::string_view method,
                                   const std::function<void(const Principal&, UnaryDone)>& handle) const;
 

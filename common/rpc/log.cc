@@ -11,7 +11,8 @@ void TakeOverGrpcLog(bool quiet) {
     return;
   }
   gpr_set_log_function([](gpr_log_func_args* args) {
-    spdlog::log(args->severity == GPR_LOG_SEVERITY_ERROR ? spdlog::level::warn : spdlog::level::debug, "gRPC: {}", args->message);
+    spdlog::log(args->severity == GPR_LOG_SEVERITY_ERROR ? spdlog::level::warn : spdlog::level::debug, "gRPC: {}",
+                args->message);
   });
 }
 

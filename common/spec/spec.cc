@@ -22,16 +22,21 @@ using google::protobuf::Message;
 using google::protobuf::Reflection;
 
 std::string Lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return text;
 }
 
 const char* KindName(const TreeNode& node) {
   switch (node.kind) {
-    case TreeNode::Kind::kNull: return "nothing";
-    case TreeNode::Kind::kScalar: return "a value";
-    case TreeNode::Kind::kSequence: return "a list";
-    case TreeNode::Kind::kMap: return "a map";
+    case TreeNode::Kind::kNull:
+      return "nothing";
+    case TreeNode::Kind::kScalar:
+      return "a value";
+    case TreeNode::Kind::kSequence:
+      return "a list";
+    case TreeNode::Kind::kMap:
+      return "a map";
   }
   return "";
 }
@@ -72,7 +77,8 @@ class Walker {
     for (const auto& [key, value] : node.entries) {
       const std::string field_path = path.empty() ? key.scalar : path + "." + key.scalar;
       if (const auto [first, added] = seen.emplace(key.scalar, key.mark); !added) {
-        Complain(key.mark, field_path, "key appears twice; the first is on line " + std::to_string(first->second.line) + ": remove one");
+        Complain(key.mark, field_path,
+                 "key appears twice; the first is on line " + std::to_string(first->second.line) + ": remove one");
         continue;
       }
       const FieldDescriptor* field = message.GetDescriptor()->FindFieldByName(key.scalar);
@@ -92,12 +98,15 @@ class Walker {
   }
 
  private:
-  void Complain(const Mark& mark, const std::string& field, const std::string& text) { out_.problems.push_back({mark, field, text}); }
+  void Complain(const Mark& mark, const std::string& field, const std::string& text) {
+    out_.problems.push_back({mark, field, text});
+  }
 
   static std::string UnknownKey(const std::string& key, const Descriptor& type) {
     std::vector<std::string> names;
     for (int i = 0; i < type.field_count(); ++i) names.push_back(type.field(i)->name());
-    if (const std::string nearest = Nearest(key, names); !nearest.empty()) return "unknown key; did you mean \"" + nearest + "\"?";
+    if (const std::string nearest = Nearest(key, names); !nearest.empty())
+      return "unknown key; did you mean \"" + nearest + "\"?";
     std::string all;
     for (const std::string& name : names) all += (all.empty() ? "" : ", ") + name;
     return "unknown key; known here: " + all;
@@ -112,12 +121,18 @@ class Walker {
   static std::string Expected(const FieldDescriptor& field) {
     if (field.is_repeated()) return "a list";
     switch (field.cpp_type()) {
-      case FieldDescriptor::CPPTYPE_STRING: return "a string";
-      case FieldDescriptor::CPPTYPE_DOUBLE: return "a number";
-      case FieldDescriptor::CPPTYPE_BOOL: return "true or false";
-      case FieldDescriptor::CPPTYPE_ENUM: return "one of " + EnumNames(*field.enum_type());
-      case FieldDescriptor::CPPTYPE_MESSAGE: return "a map of keys";
-      default: return "a whole number";
+      case FieldDescriptor::CPPTYPE_STRING:
+        return "a string";
+      case FieldDescriptor::CPPTYPE_DOUBLE:
+        return "a number";
+      case FieldDescriptor::CPPTYPE_BOOL:
+        return "true or false";
+      case FieldDescriptor::CPPTYPE_ENUM:
+        return "one of " + EnumNames(*field.enum_type());
+      case FieldDescriptor::CPPTYPE_MESSAGE:
+        return "a map of keys";
+      default:
+        return "a whole number";
     }
   }
 
@@ -127,7 +142,8 @@ class Walker {
     if (auto* world = google::protobuf::DynamicCastToGenerated<v1::WorldSize>(&message)) {
       const auto value = node.quoted ? std::nullopt : ParseInteger<std::int32_t>(node.scalar);
       if (!value) {
-        Complain(node.mark, path, Found(node) + "; expected a whole number of ranks, or {min: 1, max: 8}" + QuoteHint(node));
+        Complain(node.mark, path,
+                 Found(node) + "; expected a whole number of ranks, or {min: 1, max: 8}" + QuoteHint(node));
         return true;
       }
       world->set_min(*value);
@@ -155,7 +171,9 @@ class Walker {
   void ReadField(const TreeNode& node, Message& message, const FieldDescriptor& field, const std::string& path) {
     const Reflection& reflection = *message.GetReflection();
     if (const auto* oneof = field.real_containing_oneof(); oneof != nullptr && reflection.HasOneof(message, oneof)) {
-      Complain(node.mark, path, "given beside " + reflection.GetOneofFieldDescriptor(message, oneof)->name() + "; expected only one of them");
+      Complain(
+          node.mark, path,
+          "given beside " + reflection.GetOneofFieldDescriptor(message, oneof)->name() + "; expected only one of them");
       return;
     }
     if (field.is_repeated()) {
@@ -167,7 +185,8 @@ class Walker {
         const std::string item = path + "[" + std::to_string(i) + "]";
         out_.marks[item] = node.items[i].mark;
         const TreeNode& given = node.items[i];
-        const auto value = given.kind == TreeNode::Kind::kScalar && !given.quoted ? ParseInteger(given.scalar) : std::nullopt;
+        const auto value =
+            given.kind == TreeNode::Kind::kScalar && !given.quoted ? ParseInteger(given.scalar) : std::nullopt;
         if (!value) Complain(given.mark, item, Found(given) + "; expected a whole number" + QuoteHint(given));
         reflection.AddInt64(&message, &field, value.value_or(0));
       }
@@ -178,7 +197,9 @@ class Walker {
       return;
     }
     if (node.kind != TreeNode::Kind::kScalar || !SetScalar(node, message, field)) {
-      Complain(node.mark, path, Found(node) + "; expected " + Expected(field) + (IsNumber(field) ? QuoteHint(node) : EnumHint(node, field)));
+      Complain(
+          node.mark, path,
+          Found(node) + "; expected " + Expected(field) + (IsNumber(field) ? QuoteHint(node) : EnumHint(node, field)));
     }
   }
 
@@ -194,7 +215,8 @@ class Walker {
   static std::string EnumHint(const TreeNode& node, const FieldDescriptor& field) {
     if (field.cpp_type() != FieldDescriptor::CPPTYPE_ENUM) return "";
     std::vector<std::string> names;
-    for (int i = 1; i < field.enum_type()->value_count(); ++i) names.push_back(Lower(ShortName(*field.enum_type()->value(i))));
+    for (int i = 1; i < field.enum_type()->value_count(); ++i)
+      names.push_back(Lower(ShortName(*field.enum_type()->value(i))));
     const std::string nearest = Nearest(node.scalar, names);
     return nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?";
   }
@@ -256,7 +278,8 @@ void Override(TreeNode& root, std::string_view path, TreeNode value) {
     }
     const std::size_t dot = path.find('.');
     const std::string key(path.substr(0, dot));
-    auto found = std::find_if(node->entries.begin(), node->entries.end(), [&](const auto& e) { return e.first.scalar == key; });
+    auto found =
+        std::find_if(node->entries.begin(), node->entries.end(), [&](const auto& e) { return e.first.scalar == key; });
     if (found == node->entries.end()) {
       TreeNode key_node;
       key_node.kind = TreeNode::Kind::kScalar;
@@ -287,17 +310,24 @@ nlohmann::ordered_json FieldToJson(const Message& message, const FieldDescriptor
   const Reflection& r = *message.GetReflection();
   const bool many = index >= 0;
   switch (field.cpp_type()) {
-    case FieldDescriptor::CPPTYPE_STRING: return many ? r.GetRepeatedString(message, &field, index) : r.GetString(message, &field);
-    case FieldDescriptor::CPPTYPE_INT32: return many ? r.GetRepeatedInt32(message, &field, index) : r.GetInt32(message, &field);
-    case FieldDescriptor::CPPTYPE_INT64: return many ? r.GetRepeatedInt64(message, &field, index) : r.GetInt64(message, &field);
-    case FieldDescriptor::CPPTYPE_UINT64: return many ? r.GetRepeatedUInt64(message, &field, index) : r.GetUInt64(message, &field);
-    case FieldDescriptor::CPPTYPE_DOUBLE: return many ? r.GetRepeatedDouble(message, &field, index) : r.GetDouble(message, &field);
-    case FieldDescriptor::CPPTYPE_BOOL: return many ? r.GetRepeatedBool(message, &field, index) : r.GetBool(message, &field);
+    case FieldDescriptor::CPPTYPE_STRING:
+      return many ? r.GetRepeatedString(message, &field, index) : r.GetString(message, &field);
+    case FieldDescriptor::CPPTYPE_INT32:
+      return many ? r.GetRepeatedInt32(message, &field, index) : r.GetInt32(message, &field);
+    case FieldDescriptor::CPPTYPE_INT64:
+      return many ? r.GetRepeatedInt64(message, &field, index) : r.GetInt64(message, &field);
+    case FieldDescriptor::CPPTYPE_UINT64:
+      return many ? r.GetRepeatedUInt64(message, &field, index) : r.GetUInt64(message, &field);
+    case FieldDescriptor::CPPTYPE_DOUBLE:
+      return many ? r.GetRepeatedDouble(message, &field, index) : r.GetDouble(message, &field);
+    case FieldDescriptor::CPPTYPE_BOOL:
+      return many ? r.GetRepeatedBool(message, &field, index) : r.GetBool(message, &field);
     case FieldDescriptor::CPPTYPE_ENUM:
       return Lower(ShortName(*(many ? r.GetRepeatedEnum(message, &field, index) : r.GetEnum(message, &field))));
     case FieldDescriptor::CPPTYPE_MESSAGE:
       return ToJson(many ? r.GetRepeatedMessage(message, &field, index) : r.GetMessage(message, &field));
-    default: return nullptr;
+    default:
+      return nullptr;
   }
 }
 
@@ -339,19 +369,23 @@ std::string Format(const std::vector<Problem>& problems, const std::string& file
     if (!p.field.empty()) text += p.field + ": ";
     text += p.text;
     // Whatever the file held, a problem is one line and moves no cursor.
-    std::replace_if(text.begin() + static_cast<std::ptrdiff_t>(start), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
+    std::replace_if(
+        text.begin() + static_cast<std::ptrdiff_t>(start), text.end(),
+        [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
   }
   return text;
 }
 
-absl::StatusOr<v1::JobSpec> ParseJob(std::string_view text, const std::string& filename, const std::vector<std::string>& sets) {
+absl::StatusOr<v1::JobSpec> ParseJob(std::string_view text, const std::string& filename,
+                                     const std::vector<std::string>& sets) {
   Parsed parsed = ParseJobWithMarks(text, sets);
   if (!parsed.problems.empty()) return absl::InvalidArgumentError(Format(parsed.problems, filename));
   return std::move(parsed.spec);
 }
 
 nlohmann::ordered_json ToJson(const Message& message) {
-  if (const auto* world = google::protobuf::DynamicCastToGenerated<v1::WorldSize>(&message); world && world->min() == world->max()) {
+  if (const auto* world = google::protobuf::DynamicCastToGenerated<v1::WorldSize>(&message);
+      world && world->min() == world->max()) {
     return world->min();
   }
   std::vector<const FieldDescriptor*> fields;
@@ -363,7 +397,8 @@ nlohmann::ordered_json ToJson(const Message& message) {
       continue;
     }
     auto& list = json[field->name()] = nlohmann::ordered_json::array();
-    for (int i = 0; i < message.GetReflection()->FieldSize(message, field); ++i) list.push_back(FieldToJson(message, *field, i));
+    for (int i = 0; i < message.GetReflection()->FieldSize(message, field); ++i)
+      list.push_back(FieldToJson(message, *field, i));
   }
   return json;
 }

@@ -1,7 +1,7 @@
 #pragma once
 
-// Job file (YAML or JSON) -> JobSpec, strictly: every key is looked up in the message's descriptor. All problems are reported
-// at once. Pure; thread-safe.
+// Job file (YAML or JSON) -> JobSpec, strictly: every key is looked up in the message's descriptor. All problems are
+// reported at once. Pure; thread-safe.
 
 #include <map>
 #include <nlohmann/json.hpp>
@@ -25,7 +25,8 @@ struct Parsed {
 Parsed ParseJobWithMarks(std::string_view text, const std::vector<std::string>& sets = {});
 
 // InvalidArgument: one line per problem, "file:line:column: field: what".
-absl::StatusOr<v1::JobSpec> ParseJob(std::string_view text, const std::string& filename, const std::vector<std::string>& sets = {});
+absl::StatusOr<v1::JobSpec> ParseJob(std::string_view text, const std::string& filename,
+                                     const std::vector<std::string>& sets = {});
 
 // One line per problem, as above.
 std::string Format(const std::vector<Problem>& problems, const std::string& filename);

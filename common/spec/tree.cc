@@ -21,23 +21,27 @@ std::size_t CharacterSize(std::string_view text) {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned first = byte(0);
   if (first < 0x80) return 1;
-  const std::size_t size = first >= 0xc2 && first < 0xe0 ? 2 : first >= 0xe0 && first < 0xf0 ? 3 : first >= 0xf0 && first < 0xf5 ? 4 : 0;
+  const std::size_t size = first >= 0xc2 && first < 0xe0   ? 2
+                           : first >= 0xe0 && first < 0xf0 ? 3
+                           : first >= 0xf0 && first < 0xf5 ? 4
+                                                           : 0;
   if (size == 0 || text.size() < size) return 0;
   for (std::size_t i = 1; i < size; ++i) {
     if (byte(i) < 0x80 || byte(i) > 0xbf) return 0;
   }
-  const bool fine = !(first == 0xe0 && byte(1) < 0xa0) && !(first == 0xed && byte(1) > 0x9f) && !(first == 0xf0 && byte(1) < 0x90) &&
-                    !(first == 0xf4 && byte(1) > 0x8f);
+  const bool fine = !(first == 0xe0 && byte(1) < 0xa0) && !(first == 0xed && byte(1) > 0x9f) &&
+                    !(first == 0xf0 && byte(1) < 0x90) && !(first == 0xf4 && byte(1) > 0x8f);
   return fine ? size : 0;
 }
 
-// The first byte that no job file holds. yaml-cpp takes byte 4 for the end of the file, so what stands behind it would be
-// dropped without a word, and it passes on bytes that are not UTF-8, which no message can carry.
+// The first byte that no job file holds. yaml-cpp takes byte 4 for the end of the file, so what stands behind it would
+// be dropped without a word, and it passes on bytes that are not UTF-8, which no message can carry.
 std::optional<Problem> BadByte(std::string_view text) {
   Mark mark{1, 1};
   while (!text.empty()) {
     const unsigned char c = static_cast<unsigned char>(text[0]);
-    if ((c < 0x20 && c != '\t' && c != '\n' && c != '\r') || c == 0x7f) return Problem{mark, "", "the file holds a control character: remove it"};
+    if ((c < 0x20 && c != '\t' && c != '\n' && c != '\r') || c == 0x7f)
+      return Problem{mark, "", "the file holds a control character: remove it"};
     const std::size_t size = CharacterSize(text);
     if (size == 0) return Problem{mark, "", "the text is not UTF-8: save the file in that encoding"};
     mark = c == '\n' ? Mark{mark.line + 1, 1} : Mark{mark.line, mark.column + 1};
@@ -55,12 +59,15 @@ class Builder : public YAML::EventHandler {
 
   void OnDocumentStart(const YAML::Mark&) override {}
   void OnDocumentEnd() override {}
-  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { Add(Make(TreeNode::Kind::kNull, mark, "", anchor)); }
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
+    Add(Make(TreeNode::Kind::kNull, mark, "", anchor));
+  }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
     Complain(mark, "found a YAML alias (*name); aliases are not allowed: write the value out");
     Add(Make(TreeNode::Kind::kNull, mark, "", 0));
   }
-  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string& value) override {
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                const std::string& value) override {
     TreeNode node = Make(TreeNode::Kind::kScalar, mark, tag, anchor);
     node.scalar = value;
     node.quoted = tag == "!";
@@ -73,11 +80,13 @@ class Builder : public YAML::EventHandler {
     }
     Add(std::move(node));
   }
-  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YAML::EmitterStyle::value) override {
+  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                       YAML::EmitterStyle::value) override {
     Open(Make(TreeNode::Kind::kSequence, mark, tag, anchor));
   }
   void OnSequenceEnd() override { Close(); }
-  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YAML::EmitterStyle::value) override {
+  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                  YAML::EmitterStyle::value) override {
     Open(Make(TreeNode::Kind::kMap, mark, tag, anchor));
   }
   void OnMapEnd() override { Close(); }
@@ -90,7 +99,8 @@ class Builder : public YAML::EventHandler {
 
   TreeNode Make(TreeNode::Kind kind, const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor) {
     if (anchor != 0) Complain(mark, "found a YAML anchor (&name); aliases are not allowed: remove it");
-    if (!tag.empty() && tag != "?" && tag != "!") Complain(mark, "found the YAML tag " + tag + "; tags are not allowed: remove it");
+    if (!tag.empty() && tag != "?" && tag != "!")
+      Complain(mark, "found the YAML tag " + tag + "; tags are not allowed: remove it");
     TreeNode node;
     node.kind = kind;
     node.mark = {mark.line + 1, mark.column + 1};
@@ -117,7 +127,8 @@ class Builder : public YAML::EventHandler {
     }
     Level& level = levels_.back();
     if (level.node.kind == TreeNode::Kind::kSequence) {
-      if (level.node.items.size() == kMaxItems) problems_.push_back({node.mark, "", "more than 10000 items: shorten the list"});
+      if (level.node.items.size() == kMaxItems)
+        problems_.push_back({node.mark, "", "more than 10000 items: shorten the list"});
       if (level.node.items.size() <= kMaxItems) level.node.items.push_back(std::move(node));
     } else if (level.key.empty()) {
       level.key.push_back(std::move(node));
@@ -140,7 +151,10 @@ class Builder : public YAML::EventHandler {
 
 TreeNode ReadTree(std::string_view text, std::vector<Problem>& problems) {
   if (text.size() > kMaxText) {
-    problems.push_back({{1, 1}, "", "the job file is " + std::to_string(text.size() / 1024) + " KiB; the limit is 256 KiB: shorten it"});
+    problems.push_back(
+        {{1, 1},
+         "",
+         "the job file is " + std::to_string(text.size() / 1024) + " KiB; the limit is 256 KiB: shorten it"});
     return {};
   }
   if (auto bad = BadByte(text)) {

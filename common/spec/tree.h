@@ -1,6 +1,7 @@
 #pragma once
 
-// A YAML (hence also JSON) document as a tree that remembers where everything stood, and the problems found while reading it.
+// A YAML (hence also JSON) document as a tree that remembers where everything stood, and the problems found while
+// reading it.
 
 #include <map>
 #include <memory>
@@ -33,8 +34,9 @@ struct TreeNode {
   std::vector<std::pair<TreeNode, TreeNode>> entries;  // in file order
 };
 
-// Reads one document. Anchors, aliases, tags, several documents, nesting over 16, more than 10,000 items, strings over 4 KiB,
-// control characters, bytes that are not UTF-8 and texts over 256 KiB are problems. Duplicate keys are reported too; the first one counts.
+// Reads one document. Anchors, aliases, tags, several documents, nesting over 16, more than 10,000 items, strings over
+// 4 KiB, control characters, bytes that are not UTF-8 and texts over 256 KiB are problems. Duplicate keys are reported
+// too; the first one counts.
 TreeNode ReadTree(std::string_view text, std::vector<Problem>& problems);
 
 // Closest of `names` to `word` when it is likely a slip of the pen (edit distance <= 2), else "".

@@ -9,14 +9,18 @@ namespace {
 
 const char* RestartCause(const AttemptEnd& end) {
   switch (end.reason) {
-    case ExitReason::kLost: return "node_lost";
-    case ExitReason::kHung: return "hang";
+    case ExitReason::kLost:
+      return "node_lost";
+    case ExitReason::kHung:
+      return "hang";
     case ExitReason::kRendezvous:
     case ExitReason::kCollective:
     case ExitReason::kStorage:
     case ExitReason::kDevice:
-    case ExitReason::kStartFailed: return "infra";
-    default: return "crash";
+    case ExitReason::kStartFailed:
+      return "infra";
+    default:
+      return "crash";
   }
 }
 
@@ -53,18 +57,22 @@ std::set<std::string> NodesOf(const Job& job) {
 }
 
 void OnRankGone(Transaction& tx, Job& job, const std::string& actor) {
-  const bool bad = std::any_of(job.ranks.begin(), job.ranks.end(), [](const Rank& r) { return r.settled() && r.exit_reason != ExitReason::kCompleted; });
+  const bool bad = std::any_of(job.ranks.begin(), job.ranks.end(),
+                               [](const Rank& r) { return r.settled() && r.exit_reason != ExitReason::kCompleted; });
   if (bad && (job.state == JobState::kStarting || job.state == JobState::kRunning)) {
     const AttemptEnd end = CauseOf([&] {
       std::vector<Rank> gone;
-      std::copy_if(job.ranks.begin(), job.ranks.end(), std::back_inserter(gone), [](const Rank& r) { return r.settled(); });
+      std::copy_if(job.ranks.begin(), job.ranks.end(), std::back_inserter(gone),
+                   [](const Rank& r) { return r.settled(); });
       return gone;
     }());
-    tx.Move(job, JobState::kStopping, end.reason == ExitReason::kLost ? Reason::kNodeLost : Reason::kCrash, end.what + "; stopping its peers", "STOPPING", actor);
+    tx.Move(job, JobState::kStopping, end.reason == ExitReason::kLost ? Reason::kNodeLost : Reason::kCrash,
+            end.what + "; stopping its peers", "STOPPING", actor);
     // Peers would otherwise wait for a collective that can never finish.
     for (const std::string& node : NodesOf(job)) tx.Send(node, SendAbort{job.id, job.attempt, end.what});
   }
-  if (std::all_of(job.ranks.begin(), job.ranks.end(), [](const Rank& r) { return r.settled(); })) Settle(tx, job, actor);
+  if (std::all_of(job.ranks.begin(), job.ranks.end(), [](const Rank& r) { return r.settled(); }))
+    Settle(tx, job, actor);
 }
 
 void Unreserve(Transaction& tx, Job& job, const std::string& why, const std::string& actor) {

@@ -12,7 +12,9 @@ void GiveUp(Transaction& tx, const std::string& node) {
       Unreserve(tx, tx.EditJob(found->id), "node " + node + " was lost", "coordinator");
       continue;
     }
-    if (found->state != JobState::kStarting && found->state != JobState::kRunning && found->state != JobState::kStopping) continue;
+    if (found->state != JobState::kStarting && found->state != JobState::kRunning &&
+        found->state != JobState::kStopping)
+      continue;
     Job& job = tx.EditJob(found->id);
     for (Rank& rank : job.ranks) {
       if (rank.node != node || rank.settled()) continue;
@@ -28,13 +30,17 @@ void GiveUp(Transaction& tx, const std::string& node) {
 
 void OnTime(Transaction& tx, std::chrono::milliseconds since_start) {
   for (const Node* found : tx.Nodes()) {
-    if (found->state != NodeState::kReady && found->state != NodeState::kSuspect && found->state != NodeState::kJoining) continue;
-    const auto silent = found->last_heard == TimePoint{} ? std::chrono::duration_cast<std::chrono::nanoseconds>(since_start) : tx.now - found->last_heard;
+    if (found->state != NodeState::kReady && found->state != NodeState::kSuspect && found->state != NodeState::kJoining)
+      continue;
+    const auto silent = found->last_heard == TimePoint{}
+                            ? std::chrono::duration_cast<std::chrono::nanoseconds>(since_start)
+                            : tx.now - found->last_heard;
     if (found->state == NodeState::kReady && silent >= tx.options.suspect) {
       Node& node = tx.EditNode(found->name);
       node.state = NodeState::kSuspect;
       node.message = "silent for 5 s: nothing new is placed there";
-    } else if (found->state != NodeState::kReady && silent >= tx.options.lost && since_start >= tx.options.failover_grace) {
+    } else if (found->state != NodeState::kReady && silent >= tx.options.lost &&
+               since_start >= tx.options.failover_grace) {
       const std::string name = found->name;
       Node& node = tx.EditNode(name);
       node.state = NodeState::kLost;
@@ -73,8 +79,9 @@ void Schedule(Transaction& tx) {
     const std::set<std::string> nodes = NodesOf(job);
     std::string where;
     for (const std::string& node : nodes) where += (where.empty() ? "" : ", ") + node;
-    tx.Move(job, JobState::kReserved, Reason::kReserving, "attempt " + std::to_string(job.attempt) + ": " + std::to_string(job.world_size) + " slots on " + where, "RESERVED",
-            "scheduler");
+    tx.Move(job, JobState::kReserved, Reason::kReserving,
+            "attempt " + std::to_string(job.attempt) + ": " + std::to_string(job.world_size) + " slots on " + where,
+            "RESERVED", "scheduler");
     for (const std::string& node : nodes) tx.Send(node, SendPrepare{job.id});
   }
   for (const Waiting& waiting : plan.waiting) {
@@ -86,7 +93,8 @@ void Schedule(Transaction& tx) {
 
 void Recover(Transaction& tx) {
   for (const Job* found : tx.LiveJobs()) {
-    if (found->state == JobState::kReserved) Unreserve(tx, tx.EditJob(found->id), "the coordinator restarted before all workers confirmed", "coordinator");
+    if (found->state == JobState::kReserved)
+      Unreserve(tx, tx.EditJob(found->id), "the coordinator restarted before all workers confirmed", "coordinator");
   }
 }
 

@@ -2,10 +2,12 @@
 
 namespace vicreg::core {
 
-absl::StatusOr<std::string> Submit(Transaction& tx, Job job, const std::string& new_id, const std::string& request_id, const std::string& sha256) {
+absl::StatusOr<std::string> Submit(Transaction& tx, Job job, const std::string& new_id, const std::string& request_id,
+                                   const std::string& sha256) {
   if (const Request* before = tx.FindRequest(request_id); before != nullptr) {
     if (before->sha256 == sha256) return before->job_id;
-    return absl::AlreadyExistsError("request id " + request_id + " was used for another spec (job " + before->job_id + "): use a new request id");
+    return absl::AlreadyExistsError("request id " + request_id + " was used for another spec (job " + before->job_id +
+                                    "): use a new request id");
   }
   job.id = new_id;
   job.submitted_us = tx.wall_us;
@@ -22,7 +24,8 @@ absl::Status Cancel(Transaction& tx, const std::string& job_id, double grace_sec
   if (IsTerminal(found->state) || found->cancel) return absl::OkStatus();
   Job& job = tx.EditJob(job_id);
   job.cancel = true;
-  const bool processes = job.state == JobState::kStarting || job.state == JobState::kRunning || job.state == JobState::kStopping;
+  const bool processes =
+      job.state == JobState::kStarting || job.state == JobState::kRunning || job.state == JobState::kStopping;
   if (!processes) {
     job.ranks.clear();
     tx.Move(job, JobState::kCancelled, Reason::kCancelRequested, "cancelled by " + actor, "CANCELLED", actor);
@@ -32,10 +35,13 @@ absl::Status Cancel(Transaction& tx, const std::string& job_id, double grace_sec
     tx.Note(job, Reason::kCancelRequested, "cancelled by " + actor + " while stopping", "CANCEL", actor);
     return absl::OkStatus();
   }
-  tx.Move(job, JobState::kStopping, Reason::kCancelRequested, "cancelled by " + actor + "; ranks get " + std::to_string(static_cast<int>(grace_seconds)) + " s", "STOPPING", actor);
+  tx.Move(job, JobState::kStopping, Reason::kCancelRequested,
+          "cancelled by " + actor + "; ranks get " + std::to_string(static_cast<int>(grace_seconds)) + " s", "STOPPING",
+          actor);
   std::set<std::string> nodes;
   for (const Rank& rank : job.ranks) nodes.insert(rank.node);
-  for (const std::string& node : nodes) tx.Send(node, SendStop{job.id, job.attempt, grace_seconds, "cancelled by " + actor});
+  for (const std::string& node : nodes)
+    tx.Send(node, SendStop{job.id, job.attempt, grace_seconds, "cancelled by " + actor});
   return absl::OkStatus();
 }
 

@@ -6,14 +6,19 @@
 namespace vicreg::core {
 namespace {
 
-bool HoldsProcesses(const Job& job) { return job.state == JobState::kStarting || job.state == JobState::kRunning || job.state == JobState::kStopping; }
+bool HoldsProcesses(const Job& job) {
+  return job.state == JobState::kStarting || job.state == JobState::kRunning || job.state == JobState::kStopping;
+}
 
 bool IsHeld(const std::vector<Held>& held, const Job& job, const Rank& rank) {
-  return std::any_of(held.begin(), held.end(), [&](const Held& h) { return h.job_id == job.id && h.attempt == job.attempt && h.rank == rank.rank; });
+  return std::any_of(held.begin(), held.end(), [&](const Held& h) {
+    return h.job_id == job.id && h.attempt == job.attempt && h.rank == rank.rank;
+  });
 }
 
 // What the node was told and may not have heard, and what it should hold and does not.
-void Reconcile(Transaction& tx, const std::string& node, std::int64_t incarnation, bool same_process, const std::vector<Held>& held) {
+void Reconcile(Transaction& tx, const std::string& node, std::int64_t incarnation, bool same_process,
+               const std::vector<Held>& held) {
   for (const Job* found : tx.LiveJobs()) {
     if (NodesOf(*found).count(node) == 0) continue;
     Job& job = tx.EditJob(found->id);
@@ -35,7 +40,8 @@ void Reconcile(Transaction& tx, const std::string& node, std::int64_t incarnatio
       }
       rank.state = RankState::kLost;
       rank.exit_reason = ExitReason::kLost;
-      rank.exit_message = same_process ? "worker " + node + " no longer holds it" : "worker " + node + " restarted and ended it";
+      rank.exit_message =
+          same_process ? "worker " + node + " no longer holds it" : "worker " + node + " restarted and ended it";
       gone = true;
     }
     for (Rank& rank : job.ranks) {
@@ -60,14 +66,16 @@ absl::StatusOr<Welcome> Register(Transaction& tx, const Registration& registrati
   const bool same_process = known != nullptr && registration.node.incarnation != 0;
   if (same_process && registration.node.incarnation != known->incarnation) {
     ++tx.fenced;
-    return absl::AbortedError("node " + known->name + " is at incarnation " + std::to_string(known->incarnation) + ", this worker at " +
-                              std::to_string(registration.node.incarnation) + ": a newer worker took its place; this one must end");
+    return absl::AbortedError("node " + known->name + " is at incarnation " + std::to_string(known->incarnation) +
+                              ", this worker at " + std::to_string(registration.node.incarnation) +
+                              ": a newer worker took its place; this one must end");
   }
-  if (known != nullptr && known->boot_id != registration.node.boot_id && known->state == NodeState::kReady && tx.now - known->last_heard < tx.options.lost &&
-      known->last_heard != TimePoint{}) {
-    return absl::AlreadyExistsError("node name " + known->name + " is in use by another machine, heard " +
-                                    std::to_string(std::chrono::duration_cast<std::chrono::seconds>(tx.now - known->last_heard).count()) +
-                                    " s ago: give this worker another --node name");
+  if (known != nullptr && known->boot_id != registration.node.boot_id && known->state == NodeState::kReady &&
+      tx.now - known->last_heard < tx.options.lost && known->last_heard != TimePoint{}) {
+    return absl::AlreadyExistsError(
+        "node name " + known->name + " is in use by another machine, heard " +
+        std::to_string(std::chrono::duration_cast<std::chrono::seconds>(tx.now - known->last_heard).count()) +
+        " s ago: give this worker another --node name");
   }
   Node next = registration.node;
   next.incarnation = same_process ? known->incarnation : (known == nullptr ? 0 : known->incarnation) + 1;
@@ -85,7 +93,8 @@ absl::StatusOr<Welcome> Register(Transaction& tx, const Registration& registrati
   for (const Held& held : registration.held) {
     const Job* job = tx.FindJob(held.job_id);
     if (job == nullptr || held.attempt != job->attempt) continue;  // fenced: the worker kills it
-    const auto rank = std::find_if(job->ranks.begin(), job->ranks.end(), [&](const Rank& r) { return r.rank == held.rank && r.node == next.name; });
+    const auto rank = std::find_if(job->ranks.begin(), job->ranks.end(),
+                                   [&](const Rank& r) { return r.rank == held.rank && r.node == next.name; });
     if (rank != job->ranks.end() && !rank->settled()) welcome.keep.push_back(held);
   }
   return welcome;
@@ -95,7 +104,8 @@ absl::Status Heartbeat(Transaction& tx, const std::string& name, std::int64_t in
   const Node* node = tx.FindNode(name);
   if (node == nullptr || node->incarnation != incarnation) {
     ++tx.fenced;
-    return absl::AbortedError("heartbeat of incarnation " + std::to_string(incarnation) + " of node " + name + " is not current: register again");
+    return absl::AbortedError("heartbeat of incarnation " + std::to_string(incarnation) + " of node " + name +
+                              " is not current: register again");
   }
   // LOST is left by registering alone: its ranks were given up.
   if (node->state == NodeState::kLost) return absl::AbortedError("node " + name + " was lost: register again");
@@ -110,11 +120,12 @@ absl::Status Heartbeat(Transaction& tx, const std::string& name, std::int64_t in
   return absl::OkStatus();
 }
 
-void OnPrepared(Transaction& tx, const std::string& node, std::int64_t incarnation, const std::string& job_id, int attempt, const std::string& refusal) {
+void OnPrepared(Transaction& tx, const std::string& node, std::int64_t incarnation, const std::string& job_id,
+                int attempt, const std::string& refusal) {
   const Job* found = tx.FindJob(job_id);
   const Node* sender = tx.FindNode(node);
-  if (found == nullptr || sender == nullptr || sender->incarnation != incarnation || found->attempt != attempt || found->state != JobState::kReserved ||
-      NodesOf(*found).count(node) == 0) {
+  if (found == nullptr || sender == nullptr || sender->incarnation != incarnation || found->attempt != attempt ||
+      found->state != JobState::kReserved || NodesOf(*found).count(node) == 0) {
     ++tx.fenced;
     return;
   }
@@ -126,7 +137,9 @@ void OnPrepared(Transaction& tx, const std::string& node, std::int64_t incarnati
   job.prepared.insert(node);
   const std::set<std::string> nodes = NodesOf(job);
   if (job.prepared.size() != nodes.size()) return;
-  tx.Move(job, JobState::kStarting, Reason::kLaunching, (nodes.size() == 1 ? "the worker" : "all " + std::to_string(nodes.size()) + " workers") + std::string(" confirmed; starting ") + std::to_string(job.world_size) + " ranks",
+  tx.Move(job, JobState::kStarting, Reason::kLaunching,
+          (nodes.size() == 1 ? "the worker" : "all " + std::to_string(nodes.size()) + " workers") +
+              std::string(" confirmed; starting ") + std::to_string(job.world_size) + " ranks",
           "STARTING", "worker");
   if (job.started_us == 0) job.started_us = tx.wall_us;
   tx.BeginAttempt(job.id);
@@ -134,10 +147,14 @@ void OnPrepared(Transaction& tx, const std::string& node, std::int64_t incarnati
 }
 
 void OnReport(Transaction& tx, const std::string& node, std::int64_t incarnation, const Report& report) {
-  const auto answer = [&](bool fenced) { tx.Send(node, SendAck{report.job_id, report.attempt, report.rank, report.sequence, fenced}); };
+  const auto answer = [&](bool fenced) {
+    tx.Send(node, SendAck{report.job_id, report.attempt, report.rank, report.sequence, fenced});
+  };
   const Job* found = tx.FindJob(report.job_id);
   const auto position = [&](const Job& j) {
-    return std::find_if(j.ranks.begin(), j.ranks.end(), [&](const Rank& r) { return r.rank == report.rank && r.node == node && r.incarnation == incarnation; });
+    return std::find_if(j.ranks.begin(), j.ranks.end(), [&](const Rank& r) {
+      return r.rank == report.rank && r.node == node && r.incarnation == incarnation;
+    });
   };
   // Nothing was launched for a reservation, and what a rank does after it was given up is not committed.
   const bool current = found != nullptr && found->attempt == report.attempt && found->state != JobState::kReserved &&
@@ -169,9 +186,12 @@ void OnReport(Transaction& tx, const std::string& node, std::int64_t incarnation
       break;
     case Report::Kind::kStepping:
       rank.state = RankState::kStepping;
-      if (job.state == JobState::kStarting && std::all_of(job.ranks.begin(), job.ranks.end(), [](const Rank& r) { return r.state == RankState::kStepping; })) {
+      if (job.state == JobState::kStarting && std::all_of(job.ranks.begin(), job.ranks.end(), [](const Rank& r) {
+            return r.state == RankState::kStepping;
+          })) {
         tx.Move(job, JobState::kRunning, Reason::kTraining,
-                job.resumed_step > 0 ? "training on from step " + std::to_string(job.resumed_step) : "training", "RUNNING", "worker");
+                job.resumed_step > 0 ? "training on from step " + std::to_string(job.resumed_step) : "training",
+                "RUNNING", "worker");
       }
       break;
     case Report::Kind::kCheckpoint: {
@@ -179,9 +199,11 @@ void OnReport(Transaction& tx, const std::string& node, std::int64_t incarnation
       const std::int64_t newest = job.checkpoints.empty() ? 0 : job.checkpoints.front().step;
       if (report.checkpoint.step > newest) {
         job.checkpoints.insert(job.checkpoints.begin(), report.checkpoint);
-        if (job.checkpoints.size() > static_cast<std::size_t>(std::max(job.checkpoint_keep, 2))) job.checkpoints.pop_back();
+        if (job.checkpoints.size() > static_cast<std::size_t>(std::max(job.checkpoint_keep, 2)))
+          job.checkpoints.pop_back();
         job.charges = 0;
-        tx.Note(job, Reason::kTraining, "checkpoint of step " + std::to_string(report.checkpoint.step) + " committed", "CHECKPOINT", "rank");
+        tx.Note(job, Reason::kTraining, "checkpoint of step " + std::to_string(report.checkpoint.step) + " committed",
+                "CHECKPOINT", "rank");
       }
       break;
     }

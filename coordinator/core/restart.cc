@@ -34,26 +34,38 @@ Class ClassOf(ExitReason reason) {
 
 Reason FinalReason(ExitReason reason) {
   switch (reason) {
-    case ExitReason::kConfig: return Reason::kConfig;
-    case ExitReason::kData: return Reason::kData;
-    case ExitReason::kFingerprint: return Reason::kFingerprint;
-    case ExitReason::kNoValidCheckpoint: return Reason::kNoValidCheckpoint;
-    case ExitReason::kNumeric: return Reason::kNumeric;
-    default: return Reason::kInternal;
+    case ExitReason::kConfig:
+      return Reason::kConfig;
+    case ExitReason::kData:
+      return Reason::kData;
+    case ExitReason::kFingerprint:
+      return Reason::kFingerprint;
+    case ExitReason::kNoValidCheckpoint:
+      return Reason::kNoValidCheckpoint;
+    case ExitReason::kNumeric:
+      return Reason::kNumeric;
+    default:
+      return Reason::kInternal;
   }
 }
 
 // Lower explains more: a signal explains the peers' broken collectives, not the other way round.
 int Precedence(ExitReason reason) {
   switch (reason) {
-    case ExitReason::kCompleted: return 100;
-    case ExitReason::kAborted: return 90;
+    case ExitReason::kCompleted:
+      return 100;
+    case ExitReason::kAborted:
+      return 90;
     case ExitReason::kStopped:
-    case ExitReason::kCancelled: return 85;
+    case ExitReason::kCancelled:
+      return 85;
     case ExitReason::kCollective:
-    case ExitReason::kRendezvous: return 50;
-    case ExitReason::kLost: return 40;
-    default: return ClassOf(reason) == Class::kFinal ? 0 : 10;
+    case ExitReason::kRendezvous:
+      return 50;
+    case ExitReason::kLost:
+      return 40;
+    default:
+      return ClassOf(reason) == Class::kFinal ? 0 : 10;
   }
 }
 
@@ -71,21 +83,29 @@ AttemptEnd CauseOf(const std::vector<Rank>& ranks) {
 }
 
 NextMove DecideAfterEnd(const Job& job, const AttemptEnd& end, std::int64_t newest_step, const Options& options) {
-  if (end.reason == ExitReason::kCompleted) return {NextMove::Kind::kSucceed, Reason::kCompleted, {}, job.charges, "every rank finished its steps"};
+  if (end.reason == ExitReason::kCompleted)
+    return {NextMove::Kind::kSucceed, Reason::kCompleted, {}, job.charges, "every rank finished its steps"};
   const Class blame = ClassOf(end.reason);
   if (blame == Class::kFinal) return {NextMove::Kind::kFail, FinalReason(end.reason), {}, job.charges, end.what};
   int charges = newest_step > job.resumed_step ? 0 : job.charges;
   if (blame == Class::kUser) ++charges;
   if (charges > 0 && charges >= job.max_charges) {
-    return {NextMove::Kind::kFail, Reason::kCrashLoop, {}, charges,
-            "crash loop: " + end.what + "; " + std::to_string(charges) + " times without a checkpoint after step " + std::to_string(job.resumed_step)};
+    return {NextMove::Kind::kFail,
+            Reason::kCrashLoop,
+            {},
+            charges,
+            "crash loop: " + end.what + "; " + std::to_string(charges) + " times without a checkpoint after step " +
+                std::to_string(job.resumed_step)};
   }
   auto delay = options.backoff_first;
   for (int i = 1; i < charges && delay < options.backoff_most; ++i) delay *= 2;
   delay = std::min(delay, options.backoff_most);
-  const Reason reason = blame == Class::kUser ? Reason::kCrash : end.reason == ExitReason::kLost ? Reason::kNodeLost : Reason::kInfra;
-  return {NextMove::Kind::kRetry, reason, delay, charges,
-          end.what + "; next attempt in " + std::to_string(delay.count()) + " ms from step " + std::to_string(newest_step)};
+  const Reason reason = blame == Class::kUser             ? Reason::kCrash
+                        : end.reason == ExitReason::kLost ? Reason::kNodeLost
+                                                          : Reason::kInfra;
+  return {
+      NextMove::Kind::kRetry, reason, delay, charges,
+      end.what + "; next attempt in " + std::to_string(delay.count()) + " ms from step " + std::to_string(newest_step)};
 }
 
 }  // namespace vicreg::core

@@ -7,7 +7,8 @@
 
 namespace vicreg::core {
 
-// First the exit that started it: the worst non-ABORTED one; peers that were aborted or lost their connection follow from it.
+// First the exit that started it: the worst non-ABORTED one; peers that were aborted or lost their connection follow
+// from it.
 struct AttemptEnd {
   ExitReason reason = ExitReason::kNone;
   int rank = -1;
@@ -25,8 +26,8 @@ struct NextMove {
   std::string message;
 };
 
-// `newest_step`: of the newest committed checkpoint. Progress since the attempt began forgives earlier crashes. Infrastructure ends
-// are never charged, but back off all the same.
+// `newest_step`: of the newest committed checkpoint. Progress since the attempt began forgives earlier crashes.
+// Infrastructure ends are never charged, but back off all the same.
 NextMove DecideAfterEnd(const Job& job, const AttemptEnd& end, std::int64_t newest_step, const Options& options);
 
 }  // namespace vicreg::core

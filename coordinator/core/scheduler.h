@@ -1,7 +1,8 @@
 #pragma once
 
-// FIFO gang scheduling: a job gets all its slots at once or none, oldest first. A job the cluster could not hold even when empty
-// does not keep those behind it waiting. Pure and deterministic; every job that waits gets one reason and a sentence.
+// FIFO gang scheduling: a job gets all its slots at once or none, oldest first. A job the cluster could not hold even
+// when empty does not keep those behind it waiting. Pure and deterministic; every job that waits gets one reason and a
+// sentence.
 
 #include <map>
 #include <optional>

@@ -1,6 +1,7 @@
 #pragma once
 
-// What the coordinator knows, as plain data. No protobuf, no I/O, no clock. Touched by the core thread only; others see copies.
+// What the coordinator knows, as plain data. No protobuf, no I/O, no clock. Touched by the core thread only; others see
+// copies.
 
 #include <chrono>
 #include <cstdint>
@@ -15,20 +16,70 @@ namespace vicreg::core {
 using TimePoint = std::chrono::steady_clock::time_point;
 
 // Numbers equal vicreg.v1.JobState.
-enum class JobState { kQueued = 1, kReserved = 2, kStarting = 3, kRunning = 4, kStopping = 5, kBackoff = 6, kPaused = 7, kSucceeded = 8, kFailed = 9, kCancelled = 10 };
+enum class JobState {
+  kQueued = 1,
+  kReserved = 2,
+  kStarting = 3,
+  kRunning = 4,
+  kStopping = 5,
+  kBackoff = 6,
+  kPaused = 7,
+  kSucceeded = 8,
+  kFailed = 9,
+  kCancelled = 10
+};
 
 // Numbers equal vicreg.v1.Reason.
 enum class Reason {
-  kNone = 0, kNoNodes = 1, kNotEnoughSlots = 2, kSlotsInUse = 3, kQueuedBehind = 4, kDataRootMissing = 5, kRetryDelay = 6, kReserving = 10,
-  kLaunching = 11, kTraining = 12, kCompleted = 20, kCancelRequested = 21, kConfig = 22, kData = 23, kFingerprint = 24, kNoValidCheckpoint = 25,
-  kNumeric = 26, kCrashLoop = 27, kCrash = 28, kInfra = 29, kNodeLost = 30, kInternal = 31
+  kNone = 0,
+  kNoNodes = 1,
+  kNotEnoughSlots = 2,
+  kSlotsInUse = 3,
+  kQueuedBehind = 4,
+  kDataRootMissing = 5,
+  kRetryDelay = 6,
+  kReserving = 10,
+  kLaunching = 11,
+  kTraining = 12,
+  kCompleted = 20,
+  kCancelRequested = 21,
+  kConfig = 22,
+  kData = 23,
+  kFingerprint = 24,
+  kNoValidCheckpoint = 25,
+  kNumeric = 26,
+  kCrashLoop = 27,
+  kCrash = 28,
+  kInfra = 29,
+  kNodeLost = 30,
+  kInternal = 31
 };
 
 // Numbers equal vicreg.v1.ExitReason.
 enum class ExitReason {
-  kNone = 0, kCompleted = 1, kStopped = 2, kCancelled = 3, kAborted = 4, kFenced = 5, kConfig = 6, kData = 7, kFingerprint = 8,
-  kNoValidCheckpoint = 9, kNumeric = 10, kMismatch = 11, kDeviceOom = 12, kHostOom = 13, kRendezvous = 14, kCollective = 15, kStorage = 16,
-  kDevice = 17, kStartFailed = 18, kLost = 19, kInternal = 20, kSignalled = 21, kHung = 22
+  kNone = 0,
+  kCompleted = 1,
+  kStopped = 2,
+  kCancelled = 3,
+  kAborted = 4,
+  kFenced = 5,
+  kConfig = 6,
+  kData = 7,
+  kFingerprint = 8,
+  kNoValidCheckpoint = 9,
+  kNumeric = 10,
+  kMismatch = 11,
+  kDeviceOom = 12,
+  kHostOom = 13,
+  kRendezvous = 14,
+  kCollective = 15,
+  kStorage = 16,
+  kDevice = 17,
+  kStartFailed = 18,
+  kLost = 19,
+  kInternal = 20,
+  kSignalled = 21,
+  kHung = 22
 };
 const char* Name(ExitReason reason);
 const char* Name(JobState state);
@@ -73,16 +124,16 @@ struct Job {
   JobState state = JobState::kQueued;
   Reason reason = Reason::kNone;
   std::string message;
-  int attempt = 0;             // newest; only grows
-  std::vector<Rank> ranks;     // of the newest attempt
+  int attempt = 0;                 // newest; only grows
+  std::vector<Rank> ranks;         // of the newest attempt
   std::set<std::string> prepared;  // nodes that confirmed a reservation
-  bool cancel = false;         // destination of a stopping attempt; never unset
+  bool cancel = false;             // destination of a stopping attempt; never unset
   int charges = 0;
-  std::int64_t resumed_step = 0;   // where the newest attempt started
+  std::int64_t resumed_step = 0;  // where the newest attempt started
   std::int64_t total_steps = 0;
   std::vector<Checkpoint> checkpoints;  // newest first
   std::string export_path;
-  std::int64_t events = 0;         // job_seq of the newest event
+  std::int64_t events = 0;  // job_seq of the newest event
   std::int64_t submitted_us = 0, started_us = 0, ended_us = 0;
   std::map<std::string, std::int64_t> restarts;  // by cause
 

@@ -5,15 +5,18 @@
 namespace vicreg::core {
 
 const char* Name(ExitReason reason) {
-  static const char* const kNames[] = {"NONE", "COMPLETED", "STOPPED", "CANCELLED", "ABORTED", "FENCED", "CONFIG", "DATA", "FINGERPRINT",
-                                       "NO_VALID_CHECKPOINT", "NUMERIC", "MISMATCH", "DEVICE_OOM", "HOST_OOM", "RENDEZVOUS", "COLLECTIVE", "STORAGE",
-                                       "DEVICE", "START_FAILED", "LOST", "INTERNAL", "SIGNALLED", "HUNG"};
+  static const char* const kNames[] = {"NONE",       "COMPLETED", "STOPPED",    "CANCELLED",    "ABORTED",
+                                       "FENCED",     "CONFIG",    "DATA",       "FINGERPRINT",  "NO_VALID_CHECKPOINT",
+                                       "NUMERIC",    "MISMATCH",  "DEVICE_OOM", "HOST_OOM",     "RENDEZVOUS",
+                                       "COLLECTIVE", "STORAGE",   "DEVICE",     "START_FAILED", "LOST",
+                                       "INTERNAL",   "SIGNALLED", "HUNG"};
   const auto i = static_cast<std::size_t>(reason);
   return i < std::size(kNames) ? kNames[i] : "INTERNAL";
 }
 
 const char* Name(JobState state) {
-  static const char* const kNames[] = {"", "QUEUED", "RESERVED", "STARTING", "RUNNING", "STOPPING", "BACKOFF", "PAUSED", "SUCCEEDED", "FAILED", "CANCELLED"};
+  static const char* const kNames[] = {"",        "QUEUED", "RESERVED",  "STARTING", "RUNNING",  "STOPPING",
+                                       "BACKOFF", "PAUSED", "SUCCEEDED", "FAILED",   "CANCELLED"};
   return kNames[static_cast<std::size_t>(state)];
 }
 
@@ -22,7 +25,9 @@ const char* Name(RankState state) {
   return kNames[static_cast<std::size_t>(state)];
 }
 
-bool IsTerminal(JobState state) { return state == JobState::kSucceeded || state == JobState::kFailed || state == JobState::kCancelled; }
+bool IsTerminal(JobState state) {
+  return state == JobState::kSucceeded || state == JobState::kFailed || state == JobState::kCancelled;
+}
 
 namespace {
 
@@ -85,7 +90,8 @@ std::vector<const Node*> Transaction::Nodes() const {
   return nodes;
 }
 
-void Transaction::Note(Job& job, Reason reason, const std::string& message, const std::string& kind, const std::string& actor) {
+void Transaction::Note(Job& job, Reason reason, const std::string& message, const std::string& kind,
+                       const std::string& actor) {
   Event event;
   event.seq = next_event_seq_++;
   event.job_seq = ++job.events;
@@ -101,7 +107,8 @@ void Transaction::Note(Job& job, Reason reason, const std::string& message, cons
   ++job.version;
 }
 
-void Transaction::Move(Job& job, JobState to, Reason reason, const std::string& message, const std::string& kind, const std::string& actor) {
+void Transaction::Move(Job& job, JobState to, Reason reason, const std::string& message, const std::string& kind,
+                       const std::string& actor) {
   // Invariant: a terminal state absorbs.
   if (IsTerminal(job.state)) throw std::logic_error("job " + job.id + " left the terminal state " + Name(job.state));
   job.state = to;

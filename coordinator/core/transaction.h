@@ -1,7 +1,8 @@
 #pragma once
 
-// Decisions work on a Transaction: it reads the state as if everything decided so far in this batch were committed, collects what
-// changes, the events that say so, and the messages to send once it is durable. Nothing here happens until the shell commits.
+// Decisions work on a Transaction: it reads the state as if everything decided so far in this batch were committed,
+// collects what changes, the events that say so, and the messages to send once it is durable. Nothing here happens
+// until the shell commits.
 
 #include <functional>
 #include <string>
@@ -18,11 +19,29 @@ struct Options {
 };
 
 // Messages to workers, by node. The shell fills in specs and resume points from the job.
-struct SendPrepare { std::string job_id; };
-struct SendLaunch { std::string job_id; };
-struct SendStop { std::string job_id; int attempt; double grace_seconds; std::string cause; };
-struct SendAbort { std::string job_id; int attempt; std::string cause; };
-struct SendAck { std::string job_id; int attempt, rank; std::int64_t sequence; bool fenced; };
+struct SendPrepare {
+  std::string job_id;
+};
+struct SendLaunch {
+  std::string job_id;
+};
+struct SendStop {
+  std::string job_id;
+  int attempt;
+  double grace_seconds;
+  std::string cause;
+};
+struct SendAbort {
+  std::string job_id;
+  int attempt;
+  std::string cause;
+};
+struct SendAck {
+  std::string job_id;
+  int attempt, rank;
+  std::int64_t sequence;
+  bool fenced;
+};
 struct Message {
   std::string node;
   std::variant<SendPrepare, SendLaunch, SendStop, SendAbort, SendAck> what;
@@ -30,8 +49,13 @@ struct Message {
 
 class Transaction {
  public:
-  Transaction(const State& state, const Options& options, TimePoint now, std::int64_t wall_us) : now(now), wall_us(wall_us), options(options), state_(state),
-    next_queue_seq_(state.next_queue_seq), next_event_seq_(state.next_event_seq) {}
+  Transaction(const State& state, const Options& options, TimePoint now, std::int64_t wall_us)
+      : now(now),
+        wall_us(wall_us),
+        options(options),
+        state_(state),
+        next_queue_seq_(state.next_queue_seq),
+        next_event_seq_(state.next_event_seq) {}
 
   const TimePoint now;
   const std::int64_t wall_us;
@@ -54,7 +78,8 @@ class Transaction {
   std::vector<const Node*> Nodes() const;
 
   // Changes state, reason and sentence, and records it as one event.
-  void Move(Job& job, JobState to, Reason reason, const std::string& message, const std::string& kind, const std::string& actor);
+  void Move(Job& job, JobState to, Reason reason, const std::string& message, const std::string& kind,
+            const std::string& actor);
   // Without a change of state.
   void Note(Job& job, Reason reason, const std::string& message, const std::string& kind, const std::string& actor);
   // Only what people read of a waiting job; no event.
@@ -64,7 +89,9 @@ class Transaction {
   void BeginAttempt(const std::string& job_id) { begun_.push_back(job_id); }
 
   // Something to commit.
-  bool changed() const { return !jobs_.empty() || nodes_.size() > touched_.size() || !events_.empty() || !requests_.empty(); }
+  bool changed() const {
+    return !jobs_.empty() || nodes_.size() > touched_.size() || !events_.empty() || !requests_.empty();
+  }
   bool IsTouchOnly(const std::string& node) const { return touched_.count(node) != 0; }
   const std::map<std::string, Job>& jobs() const { return jobs_; }
   const std::map<std::string, Node>& nodes() const { return nodes_; }

@@ -16,13 +16,15 @@ constexpr auto kTimerStep = std::chrono::milliseconds(250);
 constexpr std::chrono::seconds kProbe{1};
 
 std::string Lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return text;
 }
 
 }  // namespace
 
-Coordinator::Coordinator(std::unique_ptr<store::SqliteStore> store, std::unique_ptr<telemetry::History> history, const Clock& clock, std::string artifact_root)
+Coordinator::Coordinator(std::unique_ptr<store::SqliteStore> store, std::unique_ptr<telemetry::History> history,
+                         const Clock& clock, std::string artifact_root)
     : store_(std::move(store)), history_(std::move(history)), clock_(clock), artifact_root_(std::move(artifact_root)) {}
 
 Coordinator::~Coordinator() {
@@ -50,7 +52,8 @@ absl::Status Coordinator::Start() {
       history_->BeginAttempt(job.id, job.attempt, job.resumed_step, [](const absl::Status&) {});
     }
   }
-  spdlog::info("term {}: {} jobs, {} of them live, {} nodes", state_.term, state_.jobs.size(), state_.live.size(), state_.nodes.size());
+  spdlog::info("term {}: {} jobs, {} of them live, {} nodes", state_.term, state_.jobs.size(), state_.live.size(),
+               state_.nodes.size());
   thread_ = std::thread([this] { Run(); });
   return absl::OkStatus();
 }
@@ -61,7 +64,8 @@ void Coordinator::Post(Decide decide, Done done) {
     if (stopping_ || queue_.size() >= kMaxQueue) {
       const bool stopping = stopping_;
       lock.unlock();
-      done(stopping ? absl::UnavailableError("the coordinator is stopping: retry") : absl::ResourceExhaustedError("10000 commands wait: retry later"));
+      done(stopping ? absl::UnavailableError("the coordinator is stopping: retry")
+                    : absl::ResourceExhaustedError("10000 commands wait: retry later"));
       return;
     }
     queue_.push_back({std::move(decide), std::move(done)});
@@ -118,12 +122,15 @@ void Coordinator::RunBatch(std::vector<Command> batch) {
       if (!saved.ok()) ++store_errors_;
     }
     if (transaction.changed() || probe) {
-      if (degraded_ != works) spdlog::log(works.ok() ? spdlog::level::info : spdlog::level::err, works.ok() ? "store works again" : std::string(works.message()));
+      if (degraded_ != works)
+        spdlog::log(works.ok() ? spdlog::level::info : spdlog::level::err,
+                    works.ok() ? "store works again" : std::string(works.message()));
       degraded_ = works;
     }
   }
   if (saved.ok()) {
-    for (const core::Event& event : transaction.events()) spdlog::info("job {} {}: {}", event.job_id, event.kind, event.message);
+    for (const core::Event& event : transaction.events())
+      spdlog::info("job {} {}: {}", event.job_id, event.kind, event.message);
     for (const std::string& id : transaction.begun()) {
       const core::Job& job = state_.jobs.at(id);
       history_->BeginAttempt(job.id, job.attempt, job.resumed_step, [](const absl::Status& status) {
@@ -268,7 +275,8 @@ telemetry::ClusterView Coordinator::View(int watchers) const {
     out.state = Lower(core::Name(job.state));
     out.last = history_->LastRow(job.id);
     const auto recent = history_->Recent(job.id, 100);
-    out.verdict = telemetry::Judge({recent.begin(), recent.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(recent.size(), 40))});
+    out.verdict = telemetry::Judge(
+        {recent.begin(), recent.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(recent.size(), 40))});
     for (const auto& row : recent) out.step_seconds.push_back(row.step_seconds());
     out.total_steps = job.total_steps;
     out.slots_wanted = job.world_size;

@@ -1,7 +1,8 @@
 #pragma once
 
-// The shell around core: one thread takes commands in batches, decides each on one transaction, commits once, applies in memory, replies,
-// then sends. Everything public may be called from any thread. Callbacks run on the core thread, without a lock.
+// The shell around core: one thread takes commands in batches, decides each on one transaction, commits once, applies
+// in memory, replies, then sends. Everything public may be called from any thread. Callbacks run on the core thread,
+// without a lock.
 
 #include <condition_variable>
 #include <deque>
@@ -38,7 +39,8 @@ class Coordinator {
   using Decide = std::function<absl::Status(core::Transaction&)>;
   using Done = std::function<void(absl::Status)>;
 
-  Coordinator(std::unique_ptr<store::SqliteStore> store, std::unique_ptr<telemetry::History> history, const Clock& clock, std::string artifact_root);
+  Coordinator(std::unique_ptr<store::SqliteStore> store, std::unique_ptr<telemetry::History> history,
+              const Clock& clock, std::string artifact_root);
   // Stops the core thread; nothing queued is lost that was answered.
   ~Coordinator();
 
@@ -86,7 +88,8 @@ class Coordinator {
   const Clock& clock_;
   const std::string artifact_root_;
   const core::Options options_;
-  // Since when heard workers could also be recorded as heard: the start, or the end of the last store outage. No silence counts from before.
+  // Since when heard workers could also be recorded as heard: the start, or the end of the last store outage. No
+  // silence counts from before.
   TimePoint uninterrupted_since_, next_probe_{};
 
   mutable std::mutex state_mutex_;

@@ -1,7 +1,8 @@
 #pragma once
 
-// Server streams that follow committed state. Each watcher has one write in flight and pulls what comes next from the durable history, so
-// a slow one costs nothing but its own lateness. One thread asks the watchers every 50 ms, and only while there are any.
+// Server streams that follow committed state. Each watcher has one write in flight and pulls what comes next from the
+// durable history, so a slow one costs nothing but its own lateness. One thread asks the watchers every 50 ms, and only
+// while there are any.
 
 #include <grpcpp/grpcpp.h>
 
@@ -39,7 +40,8 @@ class Fanout {
   std::thread thread_;
 };
 
-// A server stream that ends itself. Subclasses say what comes next; they are called with the stream's lock held, one call at a time.
+// A server stream that ends itself. Subclasses say what comes next; they are called with the stream's lock held, one
+// call at a time.
 template <typename Response>
 class Stream : public grpc::ServerWriteReactor<Response>, public Watcher {
  public:

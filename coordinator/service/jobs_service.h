@@ -15,15 +15,24 @@ class JobsService final : public v1::JobsService::CallbackService {
   JobsService(Coordinator& coordinator, Fanout& fanout, LogCalls& logs, const rpc::Gate& gate)
       : coordinator_(coordinator), fanout_(fanout), logs_(logs), gate_(gate) {}
 
-  grpc::ServerUnaryReactor* SubmitJob(grpc::CallbackServerContext*, const v1::SubmitJobRequest*, v1::SubmitJobResponse*) override;
-  grpc::ServerUnaryReactor* GetJob(grpc::CallbackServerContext*, const v1::GetJobRequest*, v1::GetJobResponse*) override;
-  grpc::ServerUnaryReactor* ListJobs(grpc::CallbackServerContext*, const v1::ListJobsRequest*, v1::ListJobsResponse*) override;
-  grpc::ServerUnaryReactor* CancelJob(grpc::CallbackServerContext*, const v1::CancelJobRequest*, v1::CancelJobResponse*) override;
-  grpc::ServerWriteReactor<v1::WatchEventsResponse>* WatchEvents(grpc::CallbackServerContext*, const v1::WatchEventsRequest*) override;
-  grpc::ServerWriteReactor<v1::StreamMetricsResponse>* StreamMetrics(grpc::CallbackServerContext*, const v1::StreamMetricsRequest*) override;
-  grpc::ServerWriteReactor<v1::WatchJobResponse>* WatchJob(grpc::CallbackServerContext*, const v1::WatchJobRequest*) override;
-  grpc::ServerWriteReactor<v1::StreamLogsResponse>* StreamLogs(grpc::CallbackServerContext*, const v1::StreamLogsRequest*) override;
-  grpc::ServerWriteReactor<v1::ExportJobResponse>* ExportJob(grpc::CallbackServerContext*, const v1::ExportJobRequest*) override;
+  grpc::ServerUnaryReactor* SubmitJob(grpc::CallbackServerContext*, const v1::SubmitJobRequest*,
+                                      v1::SubmitJobResponse*) override;
+  grpc::ServerUnaryReactor* GetJob(grpc::CallbackServerContext*, const v1::GetJobRequest*,
+                                   v1::GetJobResponse*) override;
+  grpc::ServerUnaryReactor* ListJobs(grpc::CallbackServerContext*, const v1::ListJobsRequest*,
+                                     v1::ListJobsResponse*) override;
+  grpc::ServerUnaryReactor* CancelJob(grpc::CallbackServerContext*, const v1::CancelJobRequest*,
+                                      v1::CancelJobResponse*) override;
+  grpc::ServerWriteReactor<v1::WatchEventsResponse>* WatchEvents(grpc::CallbackServerContext*,
+                                                                 const v1::WatchEventsRequest*) override;
+  grpc::ServerWriteReactor<v1::StreamMetricsResponse>* StreamMetrics(grpc::CallbackServerContext*,
+                                                                     const v1::StreamMetricsRequest*) override;
+  grpc::ServerWriteReactor<v1::WatchJobResponse>* WatchJob(grpc::CallbackServerContext*,
+                                                           const v1::WatchJobRequest*) override;
+  grpc::ServerWriteReactor<v1::StreamLogsResponse>* StreamLogs(grpc::CallbackServerContext*,
+                                                               const v1::StreamLogsRequest*) override;
+  grpc::ServerWriteReactor<v1::ExportJobResponse>* ExportJob(grpc::CallbackServerContext*,
+                                                             const v1::ExportJobRequest*) override;
 
  private:
   Coordinator& coordinator_;
@@ -35,8 +44,10 @@ class JobsService final : public v1::JobsService::CallbackService {
 class ClusterService final : public v1::ClusterService::CallbackService {
  public:
   ClusterService(Coordinator& coordinator, const rpc::Gate& gate) : coordinator_(coordinator), gate_(gate) {}
-  grpc::ServerUnaryReactor* GetCluster(grpc::CallbackServerContext*, const v1::GetClusterRequest*, v1::GetClusterResponse*) override;
-  grpc::ServerUnaryReactor* ListNodes(grpc::CallbackServerContext*, const v1::ListNodesRequest*, v1::ListNodesResponse*) override;
+  grpc::ServerUnaryReactor* GetCluster(grpc::CallbackServerContext*, const v1::GetClusterRequest*,
+                                       v1::GetClusterResponse*) override;
+  grpc::ServerUnaryReactor* ListNodes(grpc::CallbackServerContext*, const v1::ListNodesRequest*,
+                                      v1::ListNodesResponse*) override;
 
  private:
   Coordinator& coordinator_;

@@ -11,12 +11,15 @@ constexpr std::size_t kMaxKeys = 100'000;
 constexpr std::size_t kMaxWaiters = 10'000;
 constexpr auto kMaxWait = std::chrono::hours(1);
 
-bool Waits(const v1::StoreOperation& operation) { return operation.kind() == v1::StoreOperation::KIND_GET || operation.kind() == v1::StoreOperation::KIND_WAIT; }
+bool Waits(const v1::StoreOperation& operation) {
+  return operation.kind() == v1::StoreOperation::KIND_GET || operation.kind() == v1::StoreOperation::KIND_WAIT;
+}
 
 }  // namespace
 
 bool Rendezvous::HasAll(const Space& space, const v1::StoreOperation& operation) {
-  return std::all_of(operation.keys().begin(), operation.keys().end(), [&](const std::string& key) { return space.keys.count(key) != 0; });
+  return std::all_of(operation.keys().begin(), operation.keys().end(),
+                     [&](const std::string& key) { return space.keys.count(key) != 0; });
 }
 
 bool Rendezvous::Store(Space& space, const std::string& key, const std::string& value, v1::StoreReply& reply) {
@@ -52,7 +55,8 @@ v1::StoreReply Rendezvous::Answer(Space& space, const v1::StoreCall& call) {
       std::int64_t number = 0;
       std::from_chars(value.data(), value.data() + value.size(), number);
       // Wraps around, as the counters of other stores do.
-      number = static_cast<std::int64_t>(static_cast<std::uint64_t>(number) + static_cast<std::uint64_t>(operation.delta()));
+      number =
+          static_cast<std::int64_t>(static_cast<std::uint64_t>(number) + static_cast<std::uint64_t>(operation.delta()));
       if (Store(space, key, std::to_string(number), reply)) reply.set_number(number);
       break;
     }

@@ -1,7 +1,8 @@
 #pragma once
 
-// The key-value store ranks meet through: per (job, attempt), in memory, bounded. Waiting calls are answered when their keys appear or
-// their time is up. A restarted coordinator starts empty: an attempt that was still meeting then times out and is started again.
+// The key-value store ranks meet through: per (job, attempt), in memory, bounded. Waiting calls are answered when their
+// keys appear or their time is up. A restarted coordinator starts empty: an attempt that was still meeting then times
+// out and is started again.
 
 #include <functional>
 #include <map>
@@ -20,7 +21,8 @@ class Rendezvous {
 
   explicit Rendezvous(const Clock& clock) : clock_(clock) {}
 
-  // `current`: the attempt is the job's newest and live; else the call is fenced. `reply` is called once, outside locks.
+  // `current`: the attempt is the job's newest and live; else the call is fenced. `reply` is called once, outside
+  // locks.
   void Handle(const v1::StoreCall& call, bool current, Reply reply);
   // Answers waiting calls whose time is up; forgets attempts that `is_current` denies.
   void Expire(const std::function<bool(const std::string& job_id, int attempt)>& is_current);

@@ -19,7 +19,8 @@ constexpr int kMaxMessage = 1 << 20;
 
 class RealServer : public Server {
  public:
-  RealServer(std::unique_ptr<store::SqliteStore> store, std::unique_ptr<telemetry::History> history, const ServerOptions& options, std::unique_ptr<rpc::Policy> policy)
+  RealServer(std::unique_ptr<store::SqliteStore> store, std::unique_ptr<telemetry::History> history,
+             const ServerOptions& options, std::unique_ptr<rpc::Policy> policy)
       : gate_(std::move(policy)),
         coordinator_(std::move(store), std::move(history), SystemClock(), options.artifact_root),
         rendezvous_(SystemClock()),
@@ -51,10 +52,14 @@ class RealServer : public Server {
     builder.RegisterService(&workers_);
     grpc_ = builder.BuildAndStart();
     if (!grpc_ || grpc_port_ == 0) {
-      return absl::FailedPreconditionError("address " + options.grpc_address + " is in use or cannot be bound: choose another with --grpc-address, or stop the program that holds it");
+      return absl::FailedPreconditionError(
+          "address " + options.grpc_address +
+          " is in use or cannot be bound: choose another with --grpc-address, or stop the program that holds it");
     }
     web::HttpServer::Pages pages;
-    pages.metrics = [this] { return telemetry::Expose(coordinator_.View(fanout_.count()), SystemClock().WallMicros()); };
+    pages.metrics = [this] {
+      return telemetry::Expose(coordinator_.View(fanout_.count()), SystemClock().WallMicros());
+    };
     pages.ready = [this] { return coordinator_.Ready(); };
     ASSIGN_OR_RETURN(http_, web::HttpServer::Start(options.http_address, pages));
     janitor_ = std::thread([this] { Clean(); });
@@ -94,7 +99,8 @@ class RealServer : public Server {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options, std::unique_ptr<rpc::Policy> policy) {
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
+                                                      std::unique_ptr<rpc::Policy> policy) {
   // Addresses first: nothing is touched for a flag that cannot work.
   RETURN_IF_ERROR(ParseLoopback(options.grpc_address, "--grpc-address").status());
   RETURN_IF_ERROR(ParseLoopback(options.http_address, "--http-address").status());

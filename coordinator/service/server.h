@@ -11,16 +11,17 @@
 namespace vicreg::service {
 
 struct ServerOptions {
-  std::string folder;                              // control.db, metrics.db, lock
-  std::string artifact_root;                       // exports are read from here
-  std::string grpc_address = "127.0.0.1:7070";     // port 0 asks the kernel
+  std::string folder;                           // control.db, metrics.db, lock
+  std::string artifact_root;                    // exports are read from here
+  std::string grpc_address = "127.0.0.1:7070";  // port 0 asks the kernel
   std::string http_address = "127.0.0.1:7071";
 };
 
 class Server {
  public:
   // Errors name the folder, file or address and the next step.
-  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options, std::unique_ptr<rpc::Policy> policy);
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options,
+                                                       std::unique_ptr<rpc::Policy> policy);
   virtual ~Server() = default;  // stops serving, in reverse order of starting
   virtual int grpc_port() const = 0;
   virtual int http_port() const = 0;

@@ -36,7 +36,9 @@ Stream<Response>* Refuse(const absl::Status& why, Fanout& fanout) {
   return Stream<Response>::Begin(std::make_shared<Refused<Response>>(why), fanout);
 }
 
-absl::Status NoJob(const std::string& id) { return absl::NotFoundError("no job " + id.substr(0, 80) + ": `vicreg list` shows all"); }
+absl::Status NoJob(const std::string& id) {
+  return absl::NotFoundError("no job " + id.substr(0, 80) + ": `vicreg list` shows all");
+}
 
 bool Ended(Coordinator& coordinator, const std::string& id) {
   const auto job = coordinator.FindJob(id);
@@ -45,7 +47,8 @@ bool Ended(Coordinator& coordinator, const std::string& id) {
 
 class Events : public Stream<v1::WatchEventsResponse> {
  public:
-  Events(Coordinator& coordinator, const v1::WatchEventsRequest& request) : coordinator_(coordinator), request_(request), after_(request.after_seq()) {}
+  Events(Coordinator& coordinator, const v1::WatchEventsRequest& request)
+      : coordinator_(coordinator), request_(request), after_(request.after_seq()) {}
 
  protected:
   Next Produce(v1::WatchEventsResponse& response, absl::Status& status) override {
@@ -74,7 +77,8 @@ class Events : public Stream<v1::WatchEventsResponse> {
 
 class Metrics : public Stream<v1::StreamMetricsResponse> {
  public:
-  Metrics(Coordinator& coordinator, const v1::StreamMetricsRequest& request, std::int64_t after) : coordinator_(coordinator), request_(request), after_(after) {}
+  Metrics(Coordinator& coordinator, const v1::StreamMetricsRequest& request, std::int64_t after)
+      : coordinator_(coordinator), request_(request), after_(after) {}
 
  protected:
   Next Produce(v1::StreamMetricsResponse& response, absl::Status& status) override {
@@ -260,50 +264,64 @@ class Export : public Stream<v1::ExportJobResponse> {
 
 }  // namespace
 
-grpc::ServerWriteReactor<v1::WatchEventsResponse>* JobsService::WatchEvents(grpc::CallbackServerContext* context, const v1::WatchEventsRequest* request) {
+grpc::ServerWriteReactor<v1::WatchEventsResponse>* JobsService::WatchEvents(grpc::CallbackServerContext* context,
+                                                                            const v1::WatchEventsRequest* request) {
   using Response = v1::WatchEventsResponse;
-  if (const auto denied = gate_.Check(context, "vicreg.v1.JobsService/WatchEvents"); !denied.ok()) return Refuse<Response>(denied, fanout_);
-  if (!request->id().empty() && !coordinator_.FindJob(request->id())) return Refuse<Response>(NoJob(request->id()), fanout_);
+  if (const auto denied = gate_.Check(context, "vicreg.v1.JobsService/WatchEvents"); !denied.ok())
+    return Refuse<Response>(denied, fanout_);
+  if (!request->id().empty() && !coordinator_.FindJob(request->id()))
+    return Refuse<Response>(NoJob(request->id()), fanout_);
   return Stream<Response>::Begin(std::make_shared<Events>(coordinator_, *request), fanout_);
 }
 
-grpc::ServerWriteReactor<v1::StreamMetricsResponse>* JobsService::StreamMetrics(grpc::CallbackServerContext* context, const v1::StreamMetricsRequest* request) {
+grpc::ServerWriteReactor<v1::StreamMetricsResponse>* JobsService::StreamMetrics(
+    grpc::CallbackServerContext* context, const v1::StreamMetricsRequest* request) {
   using Response = v1::StreamMetricsResponse;
-  if (const auto denied = gate_.Check(context, "vicreg.v1.JobsService/StreamMetrics"); !denied.ok()) return Refuse<Response>(denied, fanout_);
+  if (const auto denied = gate_.Check(context, "vicreg.v1.JobsService/StreamMetrics"); !denied.ok())
+    return Refuse<Response>(denied, fanout_);
   if (!coordinator_.FindJob(request->id())) return Refuse<Response>(NoJob(request->id()), fanout_);
   std::int64_t after = 0;
   const std::string& token = request->resume_token();
   const auto [end, error] = std::from_chars(token.data(), token.data() + token.size(), after);
   if (!token.empty() && (error != std::errc() || end != token.data() + token.size() || after < 0)) {
-    return Refuse<Response>(absl::InvalidArgumentError("resume_token: found \"" + token.substr(0, 80) + "\"; expected one that StreamMetrics gave"), fanout_);
+    return Refuse<Response>(absl::InvalidArgumentError("resume_token: found \"" + token.substr(0, 80) +
+                                                       "\"; expected one that StreamMetrics gave"),
+                            fanout_);
   }
   return Stream<Response>::Begin(std::make_shared<Metrics>(coordinator_, *request, after), fanout_);
 }
 
-grpc::ServerWriteReactor<v1::WatchJobResponse>* JobsService::WatchJob(grpc::CallbackServerContext* context, const v1::WatchJobRequest* request) {
+grpc::ServerWriteReactor<v1::WatchJobResponse>* JobsService::WatchJob(grpc::CallbackServerContext* context,
+                                                                      const v1::WatchJobRequest* request) {
   using Response = v1::WatchJobResponse;
-  if (const auto denied = gate_.Check(context, "vicreg.v1.JobsService/WatchJob"); !denied.ok()) return Refuse<Response>(denied, fanout_);
+  if (const auto denied = gate_.Check(context, "vicreg.v1.JobsService/WatchJob"); !denied.ok())
+    return Refuse<Response>(denied, fanout_);
   if (!coordinator_.FindJob(request->id())) return Refuse<Response>(NoJob(request->id()), fanout_);
   return Stream<Response>::Begin(std::make_shared<Progress>(coordinator_, request->id()), fanout_);
 }
 
-grpc::ServerWriteReactor<v1::StreamLogsResponse>* JobsService::StreamLogs(grpc::CallbackServerContext* context, const v1::StreamLogsRequest* request) {
+grpc::ServerWriteReactor<v1::StreamLogsResponse>* JobsService::StreamLogs(grpc::CallbackServerContext* context,
+                                                                          const v1::StreamLogsRequest* request) {
   using Response = v1::StreamLogsResponse;
-  if (const auto denied = gate_.Check(context, "vicreg.v1.JobsService/StreamLogs"); !denied.ok()) return Refuse<Response>(denied, fanout_);
+  if (const auto denied = gate_.Check(context, "vicreg.v1.JobsService/StreamLogs"); !denied.ok())
+    return Refuse<Response>(denied, fanout_);
   const auto job = coordinator_.FindJob(request->id());
   if (!job) return Refuse<Response>(NoJob(request->id()), fanout_);
   const int attempt = request->attempt() == 0 ? job->attempt : request->attempt();
   if (attempt < 1 || attempt > job->attempt || request->rank() < 0 || request->rank() >= job->world_size) {
-    return Refuse<Response>(absl::NotFoundError("job " + job->id + " has no log of rank " + std::to_string(request->rank()) + " in attempt " + std::to_string(attempt) + ": it has " +
-                                                std::to_string(job->world_size) + " ranks and made " + std::to_string(job->attempt) + " attempts"),
-                            fanout_);
+    return Refuse<Response>(
+        absl::NotFoundError("job " + job->id + " has no log of rank " + std::to_string(request->rank()) +
+                            " in attempt " + std::to_string(attempt) + ": it has " + std::to_string(job->world_size) +
+                            " ranks and made " + std::to_string(job->attempt) + " attempts"),
+        fanout_);
   }
   // Where it runs or ran last; a rank of an earlier attempt most likely ran there too.
   std::string node;
   for (const core::Rank& rank : job->ranks) {
     if (rank.rank == request->rank()) node = rank.node;
   }
-  if (node.empty()) return Refuse<Response>(absl::NotFoundError("job " + job->id + " has not been placed yet: it has no log"), fanout_);
+  if (node.empty())
+    return Refuse<Response>(absl::NotFoundError("job " + job->id + " has not been placed yet: it has no log"), fanout_);
   v1::ReadLog read;
   read.set_job_id(job->id);
   read.set_attempt(attempt);
@@ -312,18 +330,26 @@ grpc::ServerWriteReactor<v1::StreamLogsResponse>* JobsService::StreamLogs(grpc::
   return Stream<Response>::Begin(std::make_shared<Logs>(coordinator_, logs_, node, read, request->follow()), fanout_);
 }
 
-grpc::ServerWriteReactor<v1::ExportJobResponse>* JobsService::ExportJob(grpc::CallbackServerContext* context, const v1::ExportJobRequest* request) {
+grpc::ServerWriteReactor<v1::ExportJobResponse>* JobsService::ExportJob(grpc::CallbackServerContext* context,
+                                                                        const v1::ExportJobRequest* request) {
   using Response = v1::ExportJobResponse;
-  if (const auto denied = gate_.Check(context, "vicreg.v1.JobsService/ExportJob"); !denied.ok()) return Refuse<Response>(denied, fanout_);
+  if (const auto denied = gate_.Check(context, "vicreg.v1.JobsService/ExportJob"); !denied.ok())
+    return Refuse<Response>(denied, fanout_);
   const auto job = coordinator_.FindJob(request->id());
   if (!job) return Refuse<Response>(NoJob(request->id()), fanout_);
   if (job->export_path.empty()) {
-    return Refuse<Response>(absl::FailedPreconditionError("job " + job->id + " has exported no encoder: one is exported when it has SUCCEEDED, it is " + core::Name(job->state)), fanout_);
+    return Refuse<Response>(
+        absl::FailedPreconditionError("job " + job->id +
+                                      " has exported no encoder: one is exported when it has SUCCEEDED, it is " +
+                                      core::Name(job->state)),
+        fanout_);
   }
   v1::JobSpec spec;
   spec.ParseFromString(job->spec);
   // Made of what we checked at submit, not of what a rank reported.
-  return Stream<Response>::Begin(std::make_shared<Export>(coordinator_.artifact_root() + "/" + spec.project() + "/" + job->id + "/export"), fanout_);
+  return Stream<Response>::Begin(
+      std::make_shared<Export>(coordinator_.artifact_root() + "/" + spec.project() + "/" + job->id + "/export"),
+      fanout_);
 }
 
 }  // namespace vicreg::service

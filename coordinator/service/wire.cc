@@ -55,7 +55,8 @@ v1::Job ToWire(const core::Job& job, const telemetry::History& history) {
     std::nth_element(rates.begin(), rates.begin() + static_cast<std::ptrdiff_t>(rates.size() / 2), rates.end());
     const double rate = rates[rates.size() / 2];
     if (job.state == core::JobState::kRunning && rate > 0 && job.total_steps > 0) {
-      out.set_eta_seconds(static_cast<double>(job.total_steps - last->step()) * static_cast<double>(out.spec().batch_size()) / rate);
+      out.set_eta_seconds(static_cast<double>(job.total_steps - last->step()) *
+                          static_cast<double>(out.spec().batch_size()) / rate);
     }
   }
   if (const auto knn = history.LastKnn(job.id)) out.set_knn_accuracy(*knn);
@@ -93,8 +94,11 @@ v1::Node ToWire(const core::Node& node, const std::vector<core::Job>& jobs) {
     slots.set_total(node.Slots(kind));
     int used = 0;
     for (const core::Job& job : jobs) {
-      if (core::IsTerminal(job.state) || job.state == core::JobState::kQueued || job.state == core::JobState::kBackoff || job.slot_kind != kind) continue;
-      used += static_cast<int>(std::count_if(job.ranks.begin(), job.ranks.end(), [&](const core::Rank& r) { return r.node == node.name && !r.settled(); }));
+      if (core::IsTerminal(job.state) || job.state == core::JobState::kQueued ||
+          job.state == core::JobState::kBackoff || job.slot_kind != kind)
+        continue;
+      used += static_cast<int>(std::count_if(job.ranks.begin(), job.ranks.end(),
+                                             [&](const core::Rank& r) { return r.node == node.name && !r.settled(); }));
     }
     slots.set_used(used);
   }

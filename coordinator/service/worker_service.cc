@@ -41,7 +41,8 @@ core::Report ToReport(const v1::RankReport& wire) {
       break;
     case v1::RankReport::kCheckpoint:
       report.kind = core::Report::Kind::kCheckpoint;
-      report.checkpoint = {wire.attempt(), wire.checkpoint().step(), wire.checkpoint().path(), wire.checkpoint().hash(), wire.checkpoint().bytes()};
+      report.checkpoint = {wire.attempt(), wire.checkpoint().step(), wire.checkpoint().path(), wire.checkpoint().hash(),
+                           wire.checkpoint().bytes()};
       break;
     case v1::RankReport::kExported:
       report.kind = core::Report::Kind::kExported;
@@ -144,13 +145,26 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
 
   void Handle(const v1::ConnectRequest& message) {
     switch (message.message_case()) {
-      case v1::ConnectRequest::kRegister: OnRegister(message.register_()); break;
-      case v1::ConnectRequest::kHeartbeat: OnHeartbeat(message.heartbeat()); break;
-      case v1::ConnectRequest::kPrepared: OnPrepared(message.prepared()); break;
-      case v1::ConnectRequest::kReport: OnReport(message.report()); break;
-      case v1::ConnectRequest::kStoreCall: OnStoreCall(message.store_call()); break;
-      case v1::ConnectRequest::kLogChunk: logs_.Answer(message.log_chunk()); break;
-      default: break;
+      case v1::ConnectRequest::kRegister:
+        OnRegister(message.register_());
+        break;
+      case v1::ConnectRequest::kHeartbeat:
+        OnHeartbeat(message.heartbeat());
+        break;
+      case v1::ConnectRequest::kPrepared:
+        OnPrepared(message.prepared());
+        break;
+      case v1::ConnectRequest::kReport:
+        OnReport(message.report());
+        break;
+      case v1::ConnectRequest::kStoreCall:
+        OnStoreCall(message.store_call());
+        break;
+      case v1::ConnectRequest::kLogChunk:
+        logs_.Answer(message.log_chunk());
+        break;
+      default:
+        break;
     }
   }
 
@@ -164,9 +178,13 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
     node.cpu_slots = wire.cpu_slots();
     node.gpu_slots = wire.gpu_uuids_size();
     node.data_roots.assign(wire.data_roots().begin(), wire.data_roots().end());
-    for (const v1::HeldRank& held : wire.held()) registration.held.push_back({held.job_id(), held.attempt(), held.rank()});
-    if (node.name.empty() || node.name.size() > 253 || node.cpu_slots < 0 || node.cpu_slots > 4096 || node.gpu_slots > 4096 || node.data_roots.size() > 1000) {
-      End(absl::FailedPreconditionError("inventory of node \"" + node.name.substr(0, 80) + "\" makes no sense: name of 1 to 253 characters, 0 to 4096 slots of a kind, at most 1000 roots"));
+    for (const v1::HeldRank& held : wire.held())
+      registration.held.push_back({held.job_id(), held.attempt(), held.rank()});
+    if (node.name.empty() || node.name.size() > 253 || node.cpu_slots < 0 || node.cpu_slots > 4096 ||
+        node.gpu_slots > 4096 || node.data_roots.size() > 1000) {
+      End(absl::FailedPreconditionError(
+          "inventory of node \"" + node.name.substr(0, 80) +
+          "\" makes no sense: name of 1 to 253 characters, 0 to 4096 slots of a kind, at most 1000 roots"));
       return;
     }
     node_ = node.name;
@@ -176,7 +194,8 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
           ASSIGN_OR_RETURN(*welcome, core::Register(tx, registration));
           return absl::OkStatus();
         },
-        [link = link_, welcome, name = node.name, &coordinator = coordinator_, incarnation = incarnation_](const absl::Status& status) {
+        [link = link_, welcome, name = node.name, &coordinator = coordinator_,
+         incarnation = incarnation_](const absl::Status& status) {
           if (!status.ok()) {
             link->Close(status);
             return;
@@ -202,7 +221,8 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
   }
 
   void OnHeartbeat(const v1::Heartbeat& wire) {
-    coordinator_.Post([name = node_, incarnation = incarnation_](core::Transaction& tx) { return core::Heartbeat(tx, name, *incarnation); },
+    coordinator_.Post([name = node_, incarnation = incarnation_](
+                          core::Transaction& tx) { return core::Heartbeat(tx, name, *incarnation); },
                       [link = link_, sequence = wire.sequence()](const absl::Status& status) {
                         if (!status.ok()) {
                           link->Close(status);
@@ -227,24 +247,27 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
   void OnReport(const v1::RankReport& wire) {
     if (wire.has_rows()) {
       std::vector<v1::MetricRow> rows(wire.rows().rows().begin(), wire.rows().rows().end());
-      coordinator_.history().Append(wire.job_id(), wire.attempt(), std::move(rows), [link = link_, job = wire.job_id(), attempt = wire.attempt(), rank = wire.rank(), sequence = wire.sequence()](const absl::Status& status) {
-        if (!status.ok() && !absl::IsFailedPrecondition(status)) {
-          spdlog::error("metric history: {}", std::string(status.message()));
-          link->Close(status);  // the worker sends them again
-          return;
-        }
-        v1::ConnectResponse answer;
-        v1::ReportAck& ack = *answer.mutable_ack();
-        ack.set_job_id(job);
-        ack.set_attempt(attempt);
-        ack.set_rank(rank);
-        ack.set_sequence(sequence);
-        ack.set_fenced(!status.ok());
-        link->Send(std::move(answer));
-      });
+      coordinator_.history().Append(wire.job_id(), wire.attempt(), std::move(rows),
+                                    [link = link_, job = wire.job_id(), attempt = wire.attempt(), rank = wire.rank(),
+                                     sequence = wire.sequence()](const absl::Status& status) {
+                                      if (!status.ok() && !absl::IsFailedPrecondition(status)) {
+                                        spdlog::error("metric history: {}", std::string(status.message()));
+                                        link->Close(status);  // the worker sends them again
+                                        return;
+                                      }
+                                      v1::ConnectResponse answer;
+                                      v1::ReportAck& ack = *answer.mutable_ack();
+                                      ack.set_job_id(job);
+                                      ack.set_attempt(attempt);
+                                      ack.set_rank(rank);
+                                      ack.set_sequence(sequence);
+                                      ack.set_fenced(!status.ok());
+                                      link->Send(std::move(answer));
+                                    });
       return;
     }
-    coordinator_.history().Barrier([&coordinator = coordinator_, report = ToReport(wire), name = node_, incarnation = incarnation_, close = CloseOnError()](const absl::Status& status) {
+    coordinator_.history().Barrier([&coordinator = coordinator_, report = ToReport(wire), name = node_,
+                                    incarnation = incarnation_, close = CloseOnError()](const absl::Status& status) {
       if (!status.ok()) {
         close(status);
         return;
@@ -323,7 +346,8 @@ void LogCalls::Forget(std::int64_t id) {
   waiting_.erase(id);
 }
 
-grpc::ServerBidiReactor<v1::ConnectRequest, v1::ConnectResponse>* WorkerService::Connect(grpc::CallbackServerContext* context) {
+grpc::ServerBidiReactor<v1::ConnectRequest, v1::ConnectResponse>* WorkerService::Connect(
+    grpc::CallbackServerContext* context) {
   return new WorkerStream(coordinator_, rendezvous_, logs_, gate_.Check(context, "vicreg.v1.WorkerService/Connect"));
 }
 

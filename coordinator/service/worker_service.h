@@ -31,7 +31,8 @@ class WorkerService final : public v1::WorkerService::CallbackService {
  public:
   WorkerService(Coordinator& coordinator, Rendezvous& rendezvous, LogCalls& logs, const rpc::Gate& gate)
       : coordinator_(coordinator), rendezvous_(rendezvous), logs_(logs), gate_(gate) {}
-  grpc::ServerBidiReactor<v1::ConnectRequest, v1::ConnectResponse>* Connect(grpc::CallbackServerContext* context) override;
+  grpc::ServerBidiReactor<v1::ConnectRequest, v1::ConnectResponse>* Connect(
+      grpc::CallbackServerContext* context) override;
 
  private:
   Coordinator& coordinator_;

@@ -6,10 +6,12 @@ namespace vicreg::core {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Rank, rank, node, incarnation, slot, state, pid, acked, exit_reason, exit_message)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Checkpoint, attempt, step, path, hash, bytes)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Job, id, name, owner, recipe_hash, slot_kind, data_root, world_size, max_charges, checkpoint_keep, queue_seq, state, reason, message,
-                                   attempt, ranks, prepared, cancel, charges, resumed_step, total_steps, checkpoints, export_path, events, submitted_us, started_us,
-                                   ended_us, restarts)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Node, name, boot_id, build, incarnation, state, cpu_slots, gpu_slots, data_roots, message, last_heard_us)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Job, id, name, owner, recipe_hash, slot_kind, data_root, world_size, max_charges,
+                                   checkpoint_keep, queue_seq, state, reason, message, attempt, ranks, prepared, cancel,
+                                   charges, resumed_step, total_steps, checkpoints, export_path, events, submitted_us,
+                                   started_us, ended_us, restarts)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Node, name, boot_id, build, incarnation, state, cpu_slots, gpu_slots, data_roots,
+                                   message, last_heard_us)
 
 }  // namespace vicreg::core
 
@@ -25,7 +27,9 @@ core::Job JobFromRecord(const std::string& record, const std::string& spec) {
   return job;
 }
 
-std::string NodeRecord(const core::Node& node) { return nlohmann::json(node).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace); }
+std::string NodeRecord(const core::Node& node) {
+  return nlohmann::json(node).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
 
 core::Node NodeFromRecord(const std::string& record) { return nlohmann::json::parse(record).get<core::Node>(); }
 

@@ -39,17 +39,20 @@ absl::Status CheckFile(SQLite::Database& database, const std::string& path) {
   }
   const int application = database.execAndGet("PRAGMA application_id").getInt();
   const int tables = database.execAndGet("SELECT count(*) FROM sqlite_master").getInt();
-  if (tables > 0 && application != kApplicationId) return absl::DataLossError("store " + path + " is a database of another program" + advice);
+  if (tables > 0 && application != kApplicationId)
+    return absl::DataLossError("store " + path + " is a database of another program" + advice);
   const int schema = database.execAndGet("PRAGMA user_version").getInt();
   if (schema > kSchema) {
-    return absl::FailedPreconditionError("store " + path + " has schema " + std::to_string(schema) + ", this build reads up to " + std::to_string(kSchema) +
+    return absl::FailedPreconditionError("store " + path + " has schema " + std::to_string(schema) +
+                                         ", this build reads up to " + std::to_string(kSchema) +
                                          ": start the newer build or restore a backup");
   }
   return absl::OkStatus();
 }
 
 bool Claims(core::JobState state) {
-  return state == core::JobState::kReserved || state == core::JobState::kStarting || state == core::JobState::kRunning || state == core::JobState::kStopping;
+  return state == core::JobState::kReserved || state == core::JobState::kStarting ||
+         state == core::JobState::kRunning || state == core::JobState::kStopping;
 }
 
 int StoredAttempt(SQLite::Database& db, const std::string& job_id) {
@@ -58,13 +61,18 @@ int StoredAttempt(SQLite::Database& db, const std::string& job_id) {
   return read.executeStep() ? read.getColumn(0).getInt() : 0;
 }
 
-// A job is saved many times within one attempt; the attempt is recorded when its number grows, and the number never falls.
+// A job is saved many times within one attempt; the attempt is recorded when its number grows, and the number never
+// falls.
 void SaveJob(SQLite::Database& db, const core::Job& job, std::int64_t term) {
   const int before = StoredAttempt(db, job.id);
   if (job.attempt < before) {
-    throw SQLite::Exception("attempt of job " + job.id + " fell from " + std::to_string(before) + " to " + std::to_string(job.attempt), SQLITE_CONSTRAINT);
+    throw SQLite::Exception(
+        "attempt of job " + job.id + " fell from " + std::to_string(before) + " to " + std::to_string(job.attempt),
+        SQLITE_CONSTRAINT);
   }
-  SQLite::Statement save(db, "INSERT INTO jobs VALUES(?,?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET state=excluded.state, attempt=excluded.attempt, record=excluded.record");
+  SQLite::Statement save(db,
+                         "INSERT INTO jobs VALUES(?,?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET state=excluded.state, "
+                         "attempt=excluded.attempt, record=excluded.record");
   save.bind(1, job.id);
   save.bind(2, static_cast<int64_t>(job.queue_seq));
   save.bind(3, static_cast<int>(job.state));
@@ -124,18 +132,24 @@ void SaveEvent(SQLite::Database& db, const core::Event& e) {
 absl::Status FromSqlite(const SQLite::Exception& error, const std::string& action, const std::string& path) {
   const std::string text = "cannot " + action + " " + path + ": " + error.what();
   switch (error.getErrorCode() & 0xff) {
-    case SQLITE_FULL: return absl::ResourceExhaustedError(text + ": free space on that disk; nothing was stored");
+    case SQLITE_FULL:
+      return absl::ResourceExhaustedError(text + ": free space on that disk; nothing was stored");
     case SQLITE_READONLY:
     case SQLITE_PERM:
-    case SQLITE_CANTOPEN: return absl::PermissionDeniedError(text + ": make the folder writable for this user, or choose another");
+    case SQLITE_CANTOPEN:
+      return absl::PermissionDeniedError(text + ": make the folder writable for this user, or choose another");
     case SQLITE_CORRUPT:
-    case SQLITE_NOTADB: return absl::DataLossError(text + ": the file was left as it is; restore a backup, or choose another folder");
-    default: return absl::UnavailableError(text);
+    case SQLITE_NOTADB:
+      return absl::DataLossError(text + ": the file was left as it is; restore a backup, or choose another folder");
+    default:
+      return absl::UnavailableError(text);
   }
 }
 
 SqliteStore::SqliteStore(FileLock lock, std::string path)
-    : lock_(std::move(lock)), path_(std::move(path)), database_(path_, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE, 5000) {}
+    : lock_(std::move(lock)),
+      path_(std::move(path)),
+      database_(path_, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE, 5000) {}
 
 absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string& folder) {
   RETURN_IF_ERROR(MakeFolders(folder));
@@ -187,7 +201,8 @@ absl::StatusOr<core::State> SqliteStore::Load() {
     }
     SQLite::Statement requests(database_, "SELECT id, sha256, job FROM requests");
     while (requests.executeStep()) {
-      core::Request request{requests.getColumn(0).getString(), requests.getColumn(1).getString(), requests.getColumn(2).getString()};
+      core::Request request{requests.getColumn(0).getString(), requests.getColumn(1).getString(),
+                            requests.getColumn(2).getString()};
       state.requests[request.id] = std::move(request);
     }
     state.next_event_seq = database_.execAndGet("SELECT coalesce(max(seq),0)+1 FROM events").getInt64();
@@ -195,13 +210,15 @@ absl::StatusOr<core::State> SqliteStore::Load() {
   } catch (const SQLite::Exception& error) {
     return FromSqlite(error, "read", path_);
   } catch (const nlohmann::json::exception& error) {
-    return absl::DataLossError("store " + path_ + " holds a record this build cannot read (" + error.what() + "): the file was left as it is; restore a backup");
+    return absl::DataLossError("store " + path_ + " holds a record this build cannot read (" + error.what() +
+                               "): the file was left as it is; restore a backup");
   }
 }
 
 absl::Status SqliteStore::Probe() {
   try {
-    database_.exec("INSERT INTO meta VALUES('probe','1') ON CONFLICT(key) DO UPDATE SET value=CAST(value AS INTEGER)+1");
+    database_.exec(
+        "INSERT INTO meta VALUES('probe','1') ON CONFLICT(key) DO UPDATE SET value=CAST(value AS INTEGER)+1");
     return absl::OkStatus();
   } catch (const SQLite::Exception& error) {
     return FromSqlite(error, "write", path_);
@@ -239,11 +256,14 @@ absl::Status SqliteStore::Commit(const core::Transaction& transaction) {
   }
 }
 
-absl::StatusOr<std::vector<core::Event>> SqliteStore::ReadEvents(const std::string& job_id, std::int64_t after, int limit) {
+absl::StatusOr<std::vector<core::Event>> SqliteStore::ReadEvents(const std::string& job_id, std::int64_t after,
+                                                                 int limit) {
   const std::lock_guard lock(reader_mutex_);
   try {
-    SQLite::Statement read(*reader_, std::string("SELECT seq, job, job_seq, time_us, kind, actor, reason, message, attempt, term FROM events WHERE seq > ?") +
-                                         (job_id.empty() ? "" : " AND job = ?") + " ORDER BY seq LIMIT " + std::to_string(limit));
+    SQLite::Statement read(*reader_, std::string("SELECT seq, job, job_seq, time_us, kind, actor, reason, message, "
+                                                 "attempt, term FROM events WHERE seq > ?") +
+                                         (job_id.empty() ? "" : " AND job = ?") + " ORDER BY seq LIMIT " +
+                                         std::to_string(limit));
     read.bind(1, static_cast<int64_t>(after));
     if (!job_id.empty()) read.bind(2, job_id);
     std::vector<core::Event> events;

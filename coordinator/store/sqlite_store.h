@@ -1,7 +1,7 @@
 #pragma once
 
-// The coordinator's durable state: one SQLite file, one writer. WAL with synchronous=FULL: what Commit returned OK for survives a
-// power cut. Used by the core thread; ReadEvents may be called from any thread.
+// The coordinator's durable state: one SQLite file, one writer. WAL with synchronous=FULL: what Commit returned OK for
+// survives a power cut. Used by the core thread; ReadEvents may be called from any thread.
 
 #include <SQLiteCpp/SQLiteCpp.h>
 
@@ -19,8 +19,8 @@ namespace vicreg::store {
 class SqliteStore {
  public:
   // Opens or makes FOLDER/control.db and takes FOLDER/lock. Raises the term by one.
-  // FailedPrecondition: another coordinator holds the lock, or a newer schema. DataLoss: not our file or damaged; it is left as it is.
-  // PermissionDenied, ResourceExhausted: the folder.
+  // FailedPrecondition: another coordinator holds the lock, or a newer schema. DataLoss: not our file or damaged; it is
+  // left as it is. PermissionDenied, ResourceExhausted: the folder.
   static absl::StatusOr<std::unique_ptr<SqliteStore>> Open(const std::string& folder);
 
   // Everything, as of the last commit.

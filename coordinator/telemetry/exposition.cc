@@ -26,7 +26,8 @@ class Page {
       prometheus::MetricFamily family;
       family.name = info.name;
       family.help = info.help;
-      family.type = std::string(info.kind) == "counter" ? prometheus::MetricType::Counter : prometheus::MetricType::Gauge;
+      family.type =
+          std::string(info.kind) == "counter" ? prometheus::MetricType::Counter : prometheus::MetricType::Gauge;
       index_[info.name] = families_.size();
       families_.push_back(std::move(family));
     }
@@ -56,11 +57,15 @@ class Page {
 
 void ExposeRow(Page& page, const JobView& job, const std::string& id) {
   const v1::MetricRow& row = *job.last;
-  const auto gauge = [&](const char* name, double value) { page.Set(std::string("vicreg_job_") + name, {{"job_id", id}}, value); };
+  const auto gauge = [&](const char* name, double value) {
+    page.Set(std::string("vicreg_job_") + name, {{"job_id", id}}, value);
+  };
   gauge("step", static_cast<double>(row.step()));
   gauge("epoch", row.epoch());
   gauge("loss", row.loss());
-  const auto term = [&](const char* name, const char* form, double value) { page.Set("vicreg_job_loss_term", {{"job_id", id}, {"term", name}, {"form", form}}, value); };
+  const auto term = [&](const char* name, const char* form, double value) {
+    page.Set("vicreg_job_loss_term", {{"job_id", id}, {"term", name}, {"form", form}}, value);
+  };
   term("invariance", "raw", row.invariance());
   term("variance", "raw", row.variance());
   term("covariance", "raw", row.covariance());
@@ -79,7 +84,8 @@ void ExposeRow(Page& page, const JobView& job, const std::string& id) {
 
 void ExposeJob(Page& page, const JobView& job) {
   const Labels id = {{"job_id", job.id}};
-  page.Set("vicreg_job_info", {{"job_id", job.id}, {"name", job.name}, {"project", job.project}, {"preset", job.preset}}, 1);
+  page.Set("vicreg_job_info",
+           {{"job_id", job.id}, {"name", job.name}, {"project", job.project}, {"preset", job.preset}}, 1);
   page.Set("vicreg_job_state", {{"job_id", job.id}, {"state", job.state}}, 1);
   page.Set("vicreg_job_health", {{"job_id", job.id}, {"verdict", job.verdict.name}}, 1);
   if (job.total_steps > 0) page.Set("vicreg_job_target_step", id, static_cast<double>(job.total_steps));
@@ -92,7 +98,8 @@ void ExposeJob(Page& page, const JobView& job) {
   }
   page.Set("vicreg_job_slots", {{"job_id", job.id}, {"kind", "wanted"}}, job.slots_wanted);
   page.Set("vicreg_job_slots", {{"job_id", job.id}, {"kind", "running"}}, job.slots_running);
-  for (const auto& [cause, count] : job.restarts) page.Set("vicreg_job_restarts_total", {{"job_id", job.id}, {"cause", cause}}, static_cast<double>(count));
+  for (const auto& [cause, count] : job.restarts)
+    page.Set("vicreg_job_restarts_total", {{"job_id", job.id}, {"cause", cause}}, static_cast<double>(count));
   if (job.checkpoint_step > 0) page.Set("vicreg_job_checkpoint_step", id, static_cast<double>(job.checkpoint_step));
   if (job.knn) page.Set("vicreg_job_eval_ratio", {{"job_id", job.id}, {"metric", "knn"}}, *job.knn);
 }
@@ -100,7 +107,8 @@ void ExposeJob(Page& page, const JobView& job) {
 void ExposeProcess(Page& page) {
   std::ifstream statm("/proc/self/statm");
   double total = 0, resident = 0;
-  if (statm >> total >> resident) page.Set("process_resident_memory_bytes", {}, resident * static_cast<double>(sysconf(_SC_PAGESIZE)));
+  if (statm >> total >> resident)
+    page.Set("process_resident_memory_bytes", {}, resident * static_cast<double>(sysconf(_SC_PAGESIZE)));
 }
 
 }  // namespace
@@ -110,33 +118,43 @@ const std::vector<MetricInfo>& AllMetrics() {
       {"vicreg_build_info", "gauge", "version", "Always 1; the version of the coordinator."},
       {"vicreg_job_info", "gauge", "job_id, name, project, preset", "Always 1; what the job is called."},
       {"vicreg_job_state", "gauge", "job_id, state", "Always 1, for the job's current state."},
-      {"vicreg_job_health", "gauge", "job_id, verdict", "Always 1, for the current verdict: warming_up, healthy, collapsed, not_invariant, diverging."},
-      {"vicreg_job_step", "gauge", "job_id", "Newest finished step. Falls when a restart resumes from an older checkpoint."},
+      {"vicreg_job_health", "gauge", "job_id, verdict",
+       "Always 1, for the current verdict: warming_up, healthy, collapsed, not_invariant, diverging."},
+      {"vicreg_job_step", "gauge", "job_id",
+       "Newest finished step. Falls when a restart resumes from an older checkpoint."},
       {"vicreg_job_target_step", "gauge", "job_id", "Steps of the whole job."},
       {"vicreg_job_epoch", "gauge", "job_id", "Passes over the samples so far."},
       {"vicreg_job_loss", "gauge", "job_id", "Total loss of the newest step."},
-      {"vicreg_job_loss_term", "gauge", "job_id, term, form", "Invariance, variance and covariance, raw and times their coefficients, summed over views."},
-      {"vicreg_job_covariance_noise_floor", "gauge", "job_id", "Raw covariance that sampling alone gives at this batch size."},
-      {"vicreg_job_embedding_std", "gauge", "job_id, stat", "Standard deviation per embedding dimension over the global batch, worse view; the target is 1. Near 0: collapse."},
-      {"vicreg_job_embedding_below_target_ratio", "gauge", "job_id", "Share of embedding dimensions whose deviation is below the target."},
+      {"vicreg_job_loss_term", "gauge", "job_id, term, form",
+       "Invariance, variance and covariance, raw and times their coefficients, summed over views."},
+      {"vicreg_job_covariance_noise_floor", "gauge", "job_id",
+       "Raw covariance that sampling alone gives at this batch size."},
+      {"vicreg_job_embedding_std", "gauge", "job_id, stat",
+       "Standard deviation per embedding dimension over the global batch, worse view; the target is 1. Near 0: "
+       "collapse."},
+      {"vicreg_job_embedding_below_target_ratio", "gauge", "job_id",
+       "Share of embedding dimensions whose deviation is below the target."},
       {"vicreg_job_grad_norm", "gauge", "job_id", "Norm of the gradient after reduction."},
       {"vicreg_job_learning_rate", "gauge", "job_id", "Learning rate of the newest step."},
       {"vicreg_job_images_per_second", "gauge", "job_id", "Global-batch images per second of the newest step."},
       {"vicreg_job_step_seconds", "gauge", "job_id, stat", "Median and 99th percentile of the last 100 steps."},
       {"vicreg_job_slots", "gauge", "job_id, kind", "Slots wanted and running."},
-      {"vicreg_job_restarts_total", "counter", "job_id, cause", "Attempts that ended and were followed by another, by cause."},
+      {"vicreg_job_restarts_total", "counter", "job_id, cause",
+       "Attempts that ended and were followed by another, by cause."},
       {"vicreg_job_checkpoint_step", "gauge", "job_id", "Step of the newest committed checkpoint."},
       {"vicreg_job_progress_timestamp_seconds", "gauge", "job_id", "When the newest step finished (Unix time)."},
       {"vicreg_job_eval_ratio", "gauge", "job_id, metric", "Newest online accuracy, 0 to 1."},
       {"vicreg_coordinator_jobs", "gauge", "state, reason", "Jobs by state and reason, ended ones too."},
       {"vicreg_coordinator_workers", "gauge", "state", "Registered workers by state."},
       {"vicreg_coordinator_slots", "gauge", "kind, state", "Slots of ready workers: total and used."},
-      {"vicreg_coordinator_fenced_messages_total", "counter", "", "Messages refused because attempt or incarnation is not current. Rising: look for a cut-off worker."},
+      {"vicreg_coordinator_fenced_messages_total", "counter", "",
+       "Messages refused because attempt or incarnation is not current. Rising: look for a cut-off worker."},
       {"vicreg_coordinator_store_commits_total", "counter", "", "Transactions committed to the control store."},
       {"vicreg_coordinator_store_commit_seconds_total", "counter", "", "Time spent committing them."},
       {"vicreg_coordinator_store_errors_total", "counter", "", "Commits that failed. Rising: disk full or failing."},
       {"vicreg_coordinator_store_degraded", "gauge", "", "1 while the newest commit failed: nothing new is admitted."},
-      {"vicreg_coordinator_metric_rows_total", "counter", "result", "Metric rows by result: committed, duplicate, fenced, gap."},
+      {"vicreg_coordinator_metric_rows_total", "counter", "result",
+       "Metric rows by result: committed, duplicate, fenced, gap."},
       {"vicreg_coordinator_watchers", "gauge", "", "Open streams of metrics, events, progress and logs."},
       {"vicreg_worker_up", "gauge", "worker", "1 while the worker is ready."},
       {"vicreg_worker_heartbeat_timestamp_seconds", "gauge", "worker", "When the worker was heard last (Unix time)."},
@@ -156,7 +174,8 @@ std::string Expose(const ClusterView& view, std::int64_t now_us) {
     ExposeJob(page, *job);
     ++exposed;
   }
-  for (const auto& [key, count] : view.jobs_by_state) page.Set("vicreg_coordinator_jobs", {{"state", key.first}, {"reason", key.second}}, count);
+  for (const auto& [key, count] : view.jobs_by_state)
+    page.Set("vicreg_coordinator_jobs", {{"state", key.first}, {"reason", key.second}}, count);
   std::map<std::string, int> workers;
   std::map<std::pair<std::string, std::string>, int> slots;
   for (const WorkerView& worker : view.workers) {
@@ -173,7 +192,8 @@ std::string Expose(const ClusterView& view, std::int64_t now_us) {
     }
   }
   for (const auto& [state, count] : workers) page.Set("vicreg_coordinator_workers", {{"state", state}}, count);
-  for (const auto& [key, count] : slots) page.Set("vicreg_coordinator_slots", {{"kind", key.first}, {"state", key.second}}, count);
+  for (const auto& [key, count] : slots)
+    page.Set("vicreg_coordinator_slots", {{"kind", key.first}, {"state", key.second}}, count);
   page.Set("vicreg_coordinator_fenced_messages_total", {}, static_cast<double>(view.fenced_messages));
   page.Set("vicreg_coordinator_store_commits_total", {}, static_cast<double>(view.commits));
   page.Set("vicreg_coordinator_store_commit_seconds_total", {}, view.commit_seconds);

@@ -1,7 +1,7 @@
 #pragma once
 
-// /metrics: Prometheus text made from an immutable view of the cluster. Labels are enum names in lower case, job_id and worker; never
-// step, attempt, rank, path or user.
+// /metrics: Prometheus text made from an immutable view of the cluster. Labels are enum names in lower case, job_id and
+// worker; never step, attempt, rank, path or user.
 
 #include <cstdint>
 #include <map>
@@ -29,7 +29,7 @@ struct JobView {
 
 struct WorkerView {
   std::string name, state;
-  double heartbeat_seconds = 0;  // Unix time
+  double heartbeat_seconds = 0;                      // Unix time
   std::map<std::string, std::pair<int, int>> slots;  // kind -> total, used
   int ranks = 0;
 };
@@ -54,7 +54,8 @@ struct MetricInfo {
 };
 const std::vector<MetricInfo>& AllMetrics();
 
-// Prometheus text format 0.0.4. Of ended jobs only those that ended less than 60 s before `now_us`; at most 1000 jobs, the newest.
+// Prometheus text format 0.0.4. Of ended jobs only those that ended less than 60 s before `now_us`; at most 1000 jobs,
+// the newest.
 std::string Expose(const ClusterView& view, std::int64_t now_us);
 
 }  // namespace vicreg::telemetry

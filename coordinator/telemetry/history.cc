@@ -22,7 +22,8 @@ CREATE UNIQUE INDEX rows_once ON entries(job, attempt, step) WHERE length(row) >
 
 }  // namespace
 
-History::History(const std::string& path) : path_(path), database_(path, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE, 5000) {}
+History::History(const std::string& path)
+    : path_(path), database_(path, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE, 5000) {}
 
 absl::StatusOr<std::unique_ptr<History>> History::Open(const std::string& folder) {
   RETURN_IF_ERROR(MakeFolders(folder));
@@ -31,13 +32,19 @@ absl::StatusOr<std::unique_ptr<History>> History::Open(const std::string& folder
     std::unique_ptr<History> history(new History(path));
     SQLite::Database& db = history->database_;
     if (const std::string verdict = db.execAndGet("PRAGMA quick_check").getString(); verdict != "ok") {
-      return absl::DataLossError("metric history " + path + " is damaged (" + verdict + "): move it away to start an empty one, or restore a backup");
+      return absl::DataLossError("metric history " + path + " is damaged (" + verdict +
+                                 "): move it away to start an empty one, or restore a backup");
     }
     const int application = db.execAndGet("PRAGMA application_id").getInt();
     const bool used = db.execAndGet("SELECT count(*) FROM sqlite_master").getInt() > 0;
-    if (used && application != kApplicationId) return absl::DataLossError("metric history " + path + " is a database of another program: the file was left as it is; choose another folder");
+    if (used && application != kApplicationId)
+      return absl::DataLossError(
+          "metric history " + path +
+          " is a database of another program: the file was left as it is; choose another folder");
     const int schema = db.execAndGet("PRAGMA user_version").getInt();
-    if (schema > kSchema) return absl::FailedPreconditionError("metric history " + path + " has schema " + std::to_string(schema) + ", this build reads up to 1: start the newer build");
+    if (schema > kSchema)
+      return absl::FailedPreconditionError("metric history " + path + " has schema " + std::to_string(schema) +
+                                           ", this build reads up to 1: start the newer build");
     db.exec("PRAGMA journal_mode=WAL");
     db.exec("PRAGMA synchronous=FULL");
     if (schema == 0) {
@@ -77,7 +84,8 @@ void History::LoadTails() {
 History::Tail History::LoadTail(const std::string& job_id) {
   Tail tail;
   std::int64_t visible = std::numeric_limits<std::int64_t>::max();  // rows above it are superseded
-  SQLite::Statement entries(database_, "SELECT sequence, attempt, step, row FROM entries WHERE job=? ORDER BY sequence DESC");
+  SQLite::Statement entries(database_,
+                            "SELECT sequence, attempt, step, row FROM entries WHERE job=? ORDER BY sequence DESC");
   entries.bind(1, job_id);
   while ((tail.recent.size() < kRecent || !tail.knn) && entries.executeStep()) {
     const std::int64_t step = entries.getColumn(2).getInt64();
@@ -123,7 +131,8 @@ History::Tail& History::TailOf(const std::string& job_id, std::map<std::string, 
 }
 
 absl::Status History::Fenced(const Item& item, int newest) {
-  return absl::FailedPreconditionError("attempt " + std::to_string(item.attempt) + " of job " + item.job_id.substr(0, 80) + " is over; the newest is " + std::to_string(newest));
+  return absl::FailedPreconditionError("attempt " + std::to_string(item.attempt) + " of job " +
+                                       item.job_id.substr(0, 80) + " is over; the newest is " + std::to_string(newest));
 }
 
 absl::Status History::Apply(Item& item, std::map<std::string, Tail>& changed, Counts& counts) {
@@ -147,7 +156,8 @@ absl::Status History::Apply(Item& item, std::map<std::string, Tail>& changed, Co
     return absl::OkStatus();
   }
   if (item.attempt > tail.attempt) {
-    return absl::UnavailableError("attempt " + std::to_string(item.attempt) + " of job " + item.job_id.substr(0, 80) + " has not begun in the metric history yet: send its rows again");
+    return absl::UnavailableError("attempt " + std::to_string(item.attempt) + " of job " + item.job_id.substr(0, 80) +
+                                  " has not begun in the metric history yet: send its rows again");
   }
   if (item.attempt < tail.attempt) {
     counts.fenced += static_cast<std::int64_t>(item.rows.size());
@@ -160,7 +170,8 @@ absl::Status History::Apply(Item& item, std::map<std::string, Tail>& changed, Co
     }
     if (row.step() != tail.head + 1) {
       ++counts.gap;
-      return absl::OutOfRangeError("row of step " + std::to_string(row.step()) + " of job " + item.job_id + " after step " + std::to_string(tail.head) + ": send " +
+      return absl::OutOfRangeError("row of step " + std::to_string(row.step()) + " of job " + item.job_id +
+                                   " after step " + std::to_string(tail.head) + ": send " +
                                    std::to_string(tail.head + 1) + " first");
     }
     row.set_attempt(item.attempt);
@@ -207,7 +218,8 @@ void History::Run() {
     }
     for (std::size_t i = 0; i < batch.size(); ++i) batch[i].done(committed.ok() ? results[i] : committed);
     if (committed.ok()) continue;
-    // Rows are sent again by those who have them; nobody says again that an attempt began, so that goes with the next commit.
+    // Rows are sent again by those who have them; nobody says again that an attempt began, so that goes with the next
+    // commit.
     for (Item& item : batch) {
       if (!item.begin_at) continue;
       item.done = [](const absl::Status&) {};
@@ -220,27 +232,32 @@ absl::StatusOr<std::vector<Entry>> History::Query(const std::string& job_id, std
   const std::lock_guard lock(reader_mutex_);
   try {
     std::vector<Entry> entries;
-    // Superseded rows above the position are skipped by the lowest later rollback; those a follower already has are revoked by the
-    // rollback entry itself.
+    // Superseded rows above the position are skipped by the lowest later rollback; those a follower already has are
+    // revoked by the rollback entry itself.
     std::map<std::int64_t, std::int64_t> rollbacks;  // sequence -> step
-    SQLite::Statement begun(*reader_, "SELECT sequence, step FROM entries WHERE job=? AND sequence>? AND length(row)=0 ORDER BY sequence");
+    SQLite::Statement begun(
+        *reader_, "SELECT sequence, step FROM entries WHERE job=? AND sequence>? AND length(row)=0 ORDER BY sequence");
     begun.bind(1, job_id);
     begun.bind(2, static_cast<int64_t>(after));
     while (begun.executeStep()) rollbacks[begun.getColumn(0).getInt64()] = begun.getColumn(1).getInt64();
-    SQLite::Statement read(*reader_, "SELECT sequence, attempt, step, row FROM entries WHERE job=? AND sequence>? ORDER BY sequence");
+    SQLite::Statement read(
+        *reader_, "SELECT sequence, attempt, step, row FROM entries WHERE job=? AND sequence>? ORDER BY sequence");
     read.bind(1, job_id);
     read.bind(2, static_cast<int64_t>(after));
     while (static_cast<int>(entries.size()) < limit && read.executeStep()) {
       const std::int64_t sequence = read.getColumn(0).getInt64(), step = read.getColumn(2).getInt64();
       const std::string bytes = read.getColumn(3).getString();
-      const bool superseded = std::any_of(rollbacks.upper_bound(sequence), rollbacks.end(), [&](const auto& r) { return step > r.second; });
+      const bool superseded =
+          std::any_of(rollbacks.upper_bound(sequence), rollbacks.end(), [&](const auto& r) { return step > r.second; });
       if (bytes.empty()) {
         if (sequence > 1) entries.push_back({sequence, Rollback{read.getColumn(1).getInt(), step}});
         continue;
       }
       if (superseded && !all) continue;
       v1::MetricRow row;
-      if (!row.ParseFromString(bytes)) return absl::DataLossError("metric history " + path_ + ": entry " + std::to_string(sequence) + " of job " + job_id + " cannot be read");
+      if (!row.ParseFromString(bytes))
+        return absl::DataLossError("metric history " + path_ + ": entry " + std::to_string(sequence) + " of job " +
+                                   job_id + " cannot be read");
       entries.push_back({sequence, std::move(row)});
     }
     return entries;
@@ -266,7 +283,9 @@ std::vector<v1::MetricRow> History::Recent(const std::string& job_id, std::size_
   const std::lock_guard lock(mutex_);
   const auto found = tails_.find(job_id);
   if (found == tails_.end()) return {};
-  std::vector<v1::MetricRow> rows(found->second.recent.rbegin(), found->second.recent.rbegin() + static_cast<std::ptrdiff_t>(std::min(count, found->second.recent.size())));
+  std::vector<v1::MetricRow> rows(
+      found->second.recent.rbegin(),
+      found->second.recent.rbegin() + static_cast<std::ptrdiff_t>(std::min(count, found->second.recent.size())));
   return rows;
 }
 

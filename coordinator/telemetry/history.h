@@ -1,9 +1,9 @@
 #pragma once
 
-// The metric history: every step's row, in a SQLite file of its own with a writer thread of its own, so that metrics never delay a
-// submit. Exactly once: rows are keyed by (job, attempt, step); a row at or below the attempt's head is a duplicate and ignored, one
-// beyond head + 1 is refused, and an attempt older than the newest begun is fenced. An attempt that resumes at step r hides older
-// attempts' rows above r and deletes nothing.
+// The metric history: every step's row, in a SQLite file of its own with a writer thread of its own, so that metrics
+// never delay a submit. Exactly once: rows are keyed by (job, attempt, step); a row at or below the attempt's head is a
+// duplicate and ignored, one beyond head + 1 is refused, and an attempt older than the newest begun is fenced. An
+// attempt that resumes at step r hides older attempts' rows above r and deletes nothing.
 
 #include <SQLiteCpp/SQLiteCpp.h>
 
@@ -42,16 +42,19 @@ class History {
   static absl::StatusOr<std::unique_ptr<History>> Open(const std::string& folder);
   ~History();
 
-  // Queued in call order; `done` runs on the writer thread after the commit that includes it and all before it. FailedPrecondition: the
-  // attempt is fenced. OutOfRange: a gap. Unavailable: the attempt has not begun here yet. Rows are checked one by one: what came before
-  // the bad one is committed. A commit that fails as a whole (ResourceExhausted: disk full) stores nothing of what it held: send it again.
+  // Queued in call order; `done` runs on the writer thread after the commit that includes it and all before it.
+  // FailedPrecondition: the attempt is fenced. OutOfRange: a gap. Unavailable: the attempt has not begun here yet. Rows
+  // are checked one by one: what came before the bad one is committed. A commit that fails as a whole
+  // (ResourceExhausted: disk full) stores nothing of what it held: send it again.
   void Append(const std::string& job_id, int attempt, std::vector<v1::MetricRow> rows, Done done);
-  // FailedPrecondition: a newer attempt has begun. Saying it twice is harmless. If the commit fails, the history tries again by itself.
+  // FailedPrecondition: a newer attempt has begun. Saying it twice is harmless. If the commit fails, the history tries
+  // again by itself.
   void BeginAttempt(const std::string& job_id, int attempt, std::int64_t resume_step, Done done);
   void Barrier(Done done);
 
   // Any thread. Entries with sequence > after, in order. Rows that a later attempt superseded are left
-  // out unless `all`. A follower that already has some of them gets the rollback that takes them back, then the new attempt's rows.
+  // out unless `all`. A follower that already has some of them gets the rollback that takes them back, then the new
+  // attempt's rows.
   absl::StatusOr<std::vector<Entry>> Query(const std::string& job_id, std::int64_t after, int limit, bool all);
   // Newest row of the effective curve.
   std::optional<v1::MetricRow> LastRow(const std::string& job_id) const;

@@ -1,8 +1,8 @@
 #pragma once
 
-// Is the training healthy? A pure function of recent rows; the first rule that holds gives the verdict. Thresholds were chosen so that
-// runs known to collapse are named and 25/25/1 is not. Not judged, because a row does not carry what it needs: redundant dimensions
-// (the batch size) and stalled jobs (the time of asking).
+// Is the training healthy? A pure function of recent rows; the first rule that holds gives the verdict. Thresholds were
+// chosen so that runs known to collapse are named and 25/25/1 is not. Not judged, because a row does not carry what it
+// needs: redundant dimensions (the batch size) and stalled jobs (the time of asking).
 
 #include <string>
 #include <vector>

@@ -21,7 +21,9 @@ std::string HostName(const std::string& host) {
   return host.substr(0, colon);
 }
 
-bool IsOurs(const std::string& name, const std::string& bound) { return name == "127.0.0.1" || name == "localhost" || name == "[::1]" || name == bound; }
+bool IsOurs(const std::string& name, const std::string& bound) {
+  return name == "127.0.0.1" || name == "localhost" || name == "[::1]" || name == bound;
+}
 
 Handled Refuse(httplib::Response& response, int status, const std::string& sentence) {
   response.status = status;
@@ -32,11 +34,13 @@ Handled Refuse(httplib::Response& response, int status, const std::string& sente
 // A page of another site must neither reach us under a name of its own (DNS rebinding) nor send requests here.
 Handled Screen(const httplib::Request& request, httplib::Response& response, const std::string& bound) {
   const std::string name = HostName(request.get_header_value("Host"));
-  if (!IsOurs(name, bound)) return Refuse(response, 421, "host \"" + name + "\" is not served here; use 127.0.0.1 or localhost");
+  if (!IsOurs(name, bound))
+    return Refuse(response, 421, "host \"" + name + "\" is not served here; use 127.0.0.1 or localhost");
   if (request.has_header("Origin")) {
     const std::string origin = request.get_header_value("Origin");
     const std::size_t scheme = origin.find("://");
-    if (scheme == std::string::npos || !IsOurs(HostName(origin.substr(scheme + 3)), bound)) return Refuse(response, 403, "requests from other origins are not answered");
+    if (scheme == std::string::npos || !IsOurs(HostName(origin.substr(scheme + 3)), bound))
+      return Refuse(response, 403, "requests from other origins are not answered");
   }
   if (request.method != "GET" && request.method != "HEAD") {
     response.set_header("Allow", "GET, HEAD");
@@ -47,9 +51,11 @@ Handled Screen(const httplib::Request& request, httplib::Response& response, con
 
 absl::Status BindError(int error, const std::string& address) {
   if (error == EADDRINUSE) {
-    return absl::FailedPreconditionError("address " + address + " is in use: choose another with --http-address, or stop the program that holds it");
+    return absl::FailedPreconditionError(
+        "address " + address + " is in use: choose another with --http-address, or stop the program that holds it");
   }
-  return absl::UnavailableError("cannot listen on " + address + ": " + std::generic_category().message(error) + "; choose another address with --http-address");
+  return absl::UnavailableError("cannot listen on " + address + ": " + std::generic_category().message(error) +
+                                "; choose another address with --http-address");
 }
 
 }  // namespace
@@ -82,20 +88,26 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string&
   server.new_task_queue = [] { return new httplib::ThreadPool(4); };
   server.set_payload_max_length(1024);
   server.set_read_timeout(5);
-  // One request per connection: an idle client cannot sit on a thread, and an unread body is never taken for the next request.
+  // One request per connection: an idle client cannot sit on a thread, and an unread body is never taken for the next
+  // request.
   server.set_keep_alive_max_count(1);
-  server.set_default_headers({{"X-Content-Type-Options", "nosniff"},
-                              {"Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"},
-                              {"Cache-Control", "no-store"}});
-  server.set_pre_routing_handler(
-      [bound = where.host](const httplib::Request& request, httplib::Response& response) { return Screen(request, response, bound); });
+  server.set_default_headers(
+      {{"X-Content-Type-Options", "nosniff"},
+       {"Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"},
+       {"Cache-Control", "no-store"}});
+  server.set_pre_routing_handler([bound = where.host](const httplib::Request& request, httplib::Response& response) {
+    return Screen(request, response, bound);
+  });
   server.Get("/", [](const httplib::Request&, httplib::Response& response) {
-    response.set_content("vicreg coordinator\n\n/metrics  Prometheus text\n/healthz  the process lives\n/readyz   it serves\n", "text/plain");
+    response.set_content(
+        "vicreg coordinator\n\n/metrics  Prometheus text\n/healthz  the process lives\n/readyz   it serves\n",
+        "text/plain");
   });
   server.Get("/metrics", [metrics = pages.metrics](const httplib::Request&, httplib::Response& response) {
     response.set_content(metrics(), "text/plain; version=0.0.4; charset=utf-8");
   });
-  server.Get("/healthz", [](const httplib::Request&, httplib::Response& response) { response.set_content("ok\n", "text/plain"); });
+  server.Get("/healthz",
+             [](const httplib::Request&, httplib::Response& response) { response.set_content("ok\n", "text/plain"); });
   server.Get("/readyz", [ready = pages.ready](const httplib::Request&, httplib::Response& response) {
     const absl::Status status = ready();
     response.status = status.ok() ? 200 : 503;
@@ -103,7 +115,8 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string&
   });
   const std::string host = where.host == "[::1]" ? "::1" : where.host;
   errno = 0;
-  impl->port = where.port == 0 ? server.bind_to_any_port(host.c_str()) : (server.bind_to_port(host.c_str(), where.port) ? where.port : -1);
+  impl->port = where.port == 0 ? server.bind_to_any_port(host.c_str())
+                               : (server.bind_to_port(host.c_str(), where.port) ? where.port : -1);
   if (impl->port <= 0) return BindError(errno, address);
   impl->thread = std::thread([raw = impl.get()] {
     raw->server.listen_after_bind();

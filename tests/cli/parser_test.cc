@@ -18,7 +18,8 @@ struct Ran {
 };
 
 Ran Vicreg(const std::string& arguments) {
-  const std::string command = std::string("VICREG_COORDINATOR=127.0.0.1:1 " VICREG_BINARY_DIR "/vicreg ") + arguments + " 2>&1";
+  const std::string command =
+      std::string("VICREG_COORDINATOR=127.0.0.1:1 " VICREG_BINARY_DIR "/vicreg ") + arguments + " 2>&1";
   FILE* pipe = popen(command.c_str(), "r");
   std::string out;
   char buffer[4096];
@@ -30,7 +31,8 @@ TEST(Reference, PageIsWhatTheParserPrints) {
   std::ifstream file(VICREG_SOURCE_DIR "/docs/reference/cli.md");
   std::stringstream page;
   page << file.rdbuf();
-  EXPECT_EQ(Vicreg("__reference").out, page.str()) << "docs/reference/cli.md is stale: build/bin/vicreg __reference > docs/reference/cli.md";
+  EXPECT_EQ(Vicreg("__reference").out, page.str())
+      << "docs/reference/cli.md is stale: build/bin/vicreg __reference > docs/reference/cli.md";
 }
 
 TEST(Completion, OffersCommandsOptionsAndNothingHidden) {
@@ -38,13 +40,17 @@ TEST(Completion, OffersCommandsOptionsAndNothingHidden) {
   EXPECT_EQ(Vicreg("__complete node ''").out, "list\n");
   EXPECT_EQ(Vicreg("__complete submit --re").out, "--request-id\n");
   EXPECT_THAT(Vicreg("__complete ''").out, Not(HasSubstr("__")));
-  for (const char* shell : {"bash", "zsh", "fish"}) EXPECT_THAT(Vicreg(std::string("completion ") + shell).out, HasSubstr("vicreg __complete"));
+  for (const char* shell : {"bash", "zsh", "fish"})
+    EXPECT_THAT(Vicreg(std::string("completion ") + shell).out, HasSubstr("vicreg __complete"));
   // The script is valid in the shell that everybody has.
   EXPECT_EQ(system(VICREG_BINARY_DIR "/vicreg completion bash | bash -n"), 0);
 }
 
 TEST(Usage, ErrorsEndWithCodeTwoAndSayWhatWasExpected) {
-  const struct { const char* arguments; const char* says; } rows[] = {
+  const struct {
+    const char* arguments;
+    const char* says;
+  } rows[] = {
       {"", "subcommand is required"},
       {"frobnicate", "no command \"frobnicate\""},
       {"sumbit x", "did you mean submit?"},
@@ -59,7 +65,8 @@ TEST(Usage, ErrorsEndWithCodeTwoAndSayWhatWasExpected) {
       {"submit " VICREG_SOURCE_DIR "/examples/fashion-mnist.yaml --timeout x", "--timeout"},
       {"up --cpu 1000 --grpc-port 70000 --data-root x --dir /tmp/vicreg-usage-test", "--grpc-port: found 70000"},
       {"up --cpu 1000 --grpc-port 70000 --data-root x --dir /tmp/vicreg-usage-test", "--cpu: found 1000"},
-      {"up --cpu 1000 --grpc-port 70000 --data-root x --dir /tmp/vicreg-usage-test", "--data-root x: expected NAME=PATH"},
+      {"up --cpu 1000 --grpc-port 70000 --data-root x --dir /tmp/vicreg-usage-test",
+       "--data-root x: expected NAME=PATH"},
   };
   for (const auto& r : rows) {
     SCOPED_TRACE(r.arguments);

@@ -11,18 +11,27 @@ namespace vicreg::cli {
 namespace {
 
 TEST(Table, NumbersStandAtTheRightAndLinesHaveNoTrailingSpace) {
-  EXPECT_EQ(Table({"NAME", "STEP"}, {{"a", "5"}, {"longer", "1,234"}, {"c", ""}}), "NAME     STEP\na           5\nlonger  1,234\nc\n");
+  EXPECT_EQ(Table({"NAME", "STEP"}, {{"a", "5"}, {"longer", "1,234"}, {"c", ""}}),
+            "NAME     STEP\na           5\nlonger  1,234\nc\n");
 }
 
 TEST(Table, CountsCharactersNotBytes) { EXPECT_EQ(Table({}, {{"é", "x"}, {"ab", "y"}}), "é   x\nab  y\n"); }
 
 TEST(Duration, GrowsWithItsUnit) {
-  const struct { double seconds; const char* text; } rows[] = {{-3, "0s"}, {0.4, "0s"}, {59.4, "59s"}, {60, "1m00s"}, {3599, "59m59s"}, {3600, "1h00m"}, {90061, "1d01h"}};
+  const struct {
+    double seconds;
+    const char* text;
+  } rows[] = {{-3, "0s"},       {0.4, "0s"},     {59.4, "59s"},   {60, "1m00s"},
+              {3599, "59m59s"}, {3600, "1h00m"}, {90061, "1d01h"}};
   for (const auto& r : rows) EXPECT_EQ(Duration(r.seconds), r.text) << r.seconds;
 }
 
 TEST(ParseDuration, TakesUnitsAndRefusesTheRest) {
-  const struct { const char* text; double seconds; } rows[] = {{"90", 90}, {"90s", 90}, {"1.5m", 90}, {"2h", 7200}, {"250ms", 0.25}, {"", -1}, {"s", -1}, {"5x", -1}, {"-1s", -1}, {"inf", -1}, {"nan", -1}, {"5 s", -1}};
+  const struct {
+    const char* text;
+    double seconds;
+  } rows[] = {{"90", 90}, {"90s", 90}, {"1.5m", 90}, {"2h", 7200}, {"250ms", 0.25}, {"", -1},
+              {"s", -1},  {"5x", -1},  {"-1s", -1},  {"inf", -1},  {"nan", -1},     {"5 s", -1}};
   for (const auto& r : rows) EXPECT_EQ(ParseDuration(r.text), r.seconds) << r.text;
 }
 
@@ -33,7 +42,9 @@ TEST(Grouped, SeparatesThousands) {
   EXPECT_EQ(Grouped(-1234567), "-1,234,567");
 }
 
-TEST(Printable, TakesTheEscapeOutOfTerminalSequences) { EXPECT_EQ(Printable("a\033[2Jb\r\x7f\ttab\n"), "a?[2Jb??\ttab\n"); }
+TEST(Printable, TakesTheEscapeOutOfTerminalSequences) {
+  EXPECT_EQ(Printable("a\033[2Jb\r\x7f\ttab\n"), "a?[2Jb??\ttab\n");
+}
 
 TEST(Bar, IsFullOnlyAtTheEnd) {
   EXPECT_EQ(Bar(0, 4), "[----]");
@@ -43,7 +54,10 @@ TEST(Bar, IsFullOnlyAtTheEnd) {
 }
 
 TEST(ExitCode, FollowsTheReference) {
-  const struct { absl::Status status; int code; } rows[] = {
+  const struct {
+    absl::Status status;
+    int code;
+  } rows[] = {
       {absl::OkStatus(), 0},
       {absl::InternalError(""), 1},
       {absl::DataLossError(""), 1},
@@ -88,7 +102,9 @@ TEST(JobToJson, HasTheNamesOtherToolsRelyOn) {
 
 TEST(ToJson, MetricRowHasThePromisedNames) {
   const auto json = ToJson(v1::MetricRow());
-  for (const char* name : {"step", "attempt", "loss", "invariance", "variance", "covariance", "learning_rate", "images_per_second"}) EXPECT_TRUE(json.contains(name)) << name;
+  for (const char* name :
+       {"step", "attempt", "loss", "invariance", "variance", "covariance", "learning_rate", "images_per_second"})
+    EXPECT_TRUE(json.contains(name)) << name;
 }
 
 }  // namespace

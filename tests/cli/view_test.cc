@@ -55,7 +55,8 @@ TEST(Panel, NeverWrapsAndNeverChangesItsHeight) {
   const std::string panel = Panel(job, 40, false);
   EXPECT_EQ(std::count(panel.begin(), panel.end(), '\n'), 5);
   std::size_t begin = 0;
-  for (std::size_t end = 0; (end = panel.find('\n', begin)) != std::string::npos; begin = end + 1) EXPECT_LT(end - begin, 40u);
+  for (std::size_t end = 0; (end = panel.find('\n', begin)) != std::string::npos; begin = end + 1)
+    EXPECT_LT(end - begin, 40u);
   job.clear_last_row();
   const std::string waiting = Panel(job, 40, false);
   EXPECT_EQ(std::count(waiting.begin(), waiting.end(), '\n'), 5);
@@ -104,7 +105,8 @@ TEST(LineFilter, OneLinePerChangeAndTenth) {
 TEST(ListRow, FitsAHundredColumns) {
   const std::vector<std::string> row = ListRow(Running(150), 0);
   EXPECT_EQ(row.size(), ListHeader().size());
-  EXPECT_THAT(row, testing::ElementsAre("01234567", "demo", "RUNNING", "TRAINING", "0", "2/2", "150 (50%)", "1m15s", "", ""));
+  EXPECT_THAT(
+      row, testing::ElementsAre("01234567", "demo", "RUNNING", "TRAINING", "0", "2/2", "150 (50%)", "1m15s", "", ""));
 }
 
 TEST(Describe, NamesRanksAndCheckpoints) {

@@ -284,14 +284,13 @@ TEST(Problems, AreAllNamedAtOnceWithTheirPlaces) {
       "  keep: 1\n";
   EXPECT_THAT(
       ProblemsOf(text),
-      ElementsAre(
-          StartsWith("job:1:7: name: found \"My Job\""), StartsWith("job:2:22: data.limt: unknown key"),
-          HasSubstr(
-              "job:4:9: encoder.name: unknown name \"tinny\"; expected one of tiny, resnet18, resnet34, resnet50, resnet101, resnet50x2, vit_ti16, "
-              "vit_s16; did you mean \"tiny\"?"),
-          StartsWith("job:5:16: expander[1]: found 0"), StartsWith("job:6:13: batch_size: found \"lots\""),
-          StartsWith("job:7:9: length: found 0"), StartsWith("job:8:12: optimizer.base_lr: missing"),
-          StartsWith("job:10:9: checkpoint.keep: found 1")));
+      ElementsAre(StartsWith("job:1:7: name: found \"My Job\""), StartsWith("job:2:22: data.limt: unknown key"),
+                  HasSubstr("job:4:9: encoder.name: unknown name \"tinny\"; expected one of tiny, resnet18, resnet34, "
+                            "resnet50, resnet101, resnet50x2, vit_ti16, "
+                            "vit_s16; did you mean \"tiny\"?"),
+                  StartsWith("job:5:16: expander[1]: found 0"), StartsWith("job:6:13: batch_size: found \"lots\""),
+                  StartsWith("job:7:9: length: found 0"), StartsWith("job:8:12: optimizer.base_lr: missing"),
+                  StartsWith("job:10:9: checkpoint.keep: found 1")));
 }
 
 TEST(Problems, OfAFileThatCannotBeReadAreNotFollowedByMissingKeys) {
@@ -381,10 +380,10 @@ TEST(LearningRate, OfLarsIsThePapersWhereTheFileGivesNone) {
     const char* length;
     double base_lr;  // 0: the key is asked for
   } rows[] = {
-      {"128", "100 epochs", 0.8},   {"256", "100 epochs", 0.5},   {"512", "100 epochs", 0.4},
-      {"1024", "100 epochs", 0.3},  {"2048", "100 epochs", 0.3},  {"4096", "100 epochs", 0.3},
-      {"256", "1000 epochs", 0.5},  {"2048", "1000 epochs", 0.2}, {"2048", "999 epochs", 0.3},
-      {"2048", "1000 steps", 0.3},  {"127", "100 epochs", 0},     {"257", "100 epochs", 0},
+      {"128", "100 epochs", 0.8},  {"256", "100 epochs", 0.5},   {"512", "100 epochs", 0.4},
+      {"1024", "100 epochs", 0.3}, {"2048", "100 epochs", 0.3},  {"4096", "100 epochs", 0.3},
+      {"256", "1000 epochs", 0.5}, {"2048", "1000 epochs", 0.2}, {"2048", "999 epochs", 0.3},
+      {"2048", "1000 steps", 0.3}, {"127", "100 epochs", 0},     {"257", "100 epochs", 0},
       {"8192", "100 epochs", 0},
   };
   for (const auto& r : rows) {
@@ -581,8 +580,7 @@ auto Fields(const Recipe& r) {
       std::tuple(r.loss.convention, r.loss.lambda_, r.loss.mu_per_view, r.loss.nu_per_view, r.loss.form, r.batch_size,
                  length(r.length)),
       std::tuple(r.optimizer.kind, r.optimizer.peak_lr, r.optimizer.weight_decay, r.optimizer.eta, r.optimizer.clip,
-                 length(r.schedule.warmup),
-                 r.schedule.final_fraction),
+                 length(r.schedule.warmup), r.schedule.final_fraction),
       std::tuple(r.augmentation.preset, r.augmentation.size, length(r.checkpoint_every), r.checkpoint_keep),
       std::tuple(r.knn.enabled, length(r.knn.every), r.knn.k, r.knn.temperature));
 }
@@ -704,9 +702,9 @@ TEST(Explain, ParameterCountsAreThePublishedOnes) {
     const char* encoder;
     std::int64_t with_head, width;
   } rows[] = {
-      {"{name: resnet18}", 11'689'512, 512},   {"{name: resnet34}", 21'797'672, 512},
-      {"{name: resnet50}", 25'557'032, 2048},  {"{name: resnet101}", 44'549'160, 2048},
-      {"{name: vit_ti16}", 5'717'416, 192},    {"{name: vit_s16}", 22'050'664, 384},
+      {"{name: resnet18}", 11'689'512, 512},  {"{name: resnet34}", 21'797'672, 512},
+      {"{name: resnet50}", 25'557'032, 2048}, {"{name: resnet101}", 44'549'160, 2048},
+      {"{name: vit_ti16}", 5'717'416, 192},   {"{name: vit_s16}", 22'050'664, 384},
   };
   for (const auto& r : rows) {
     Resolved job = Must(kJob, {"augmentation.size=224", std::string("encoder=") + r.encoder});

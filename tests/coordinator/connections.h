@@ -19,7 +19,9 @@ class Connections {
 
   // The disk of the first connection is full after `pages` pages.
   static void LimitPages(int pages) { Run("PRAGMA max_page_count=" + std::to_string(pages)); }
-  static void Run(const std::string& sql) { ASSERT_EQ(sqlite3_exec(open().at(0), sql.c_str(), nullptr, nullptr, nullptr), SQLITE_OK); }
+  static void Run(const std::string& sql) {
+    ASSERT_EQ(sqlite3_exec(open().at(0), sql.c_str(), nullptr, nullptr, nullptr), SQLITE_OK);
+  }
 
  private:
   static std::vector<sqlite3*>& open() {

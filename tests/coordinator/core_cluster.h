@@ -1,7 +1,7 @@
 #pragma once
 
-// A coordinator's core without its shell: decisions are made, applied at once and checked against the invariants; what they would have
-// sent is kept. Builders bring a job into any of its states by the way a real one gets there.
+// A coordinator's core without its shell: decisions are made, applied at once and checked against the invariants; what
+// they would have sent is kept. Builders bring a job into any of its states by the way a real one gets there.
 
 #include <gtest/gtest.h>
 
@@ -84,7 +84,8 @@ class CoreCluster {
     return job;
   }
   const Job& SubmitJob(const std::string& id, int world, const std::string& root = "images") {
-    EXPECT_TRUE(Decide([&](Transaction& tx) { return Submit(tx, Wanted(world, root), id, "request of " + id, "sha"); }).ok());
+    EXPECT_TRUE(
+        Decide([&](Transaction& tx) { return Submit(tx, Wanted(world, root), id, "request of " + id, "sha"); }).ok());
     return job(id);
   }
   const Job& job(const std::string& id) const { return state.jobs.at(id); }
@@ -106,7 +107,9 @@ class CoreCluster {
   }
   void Answer(const std::string& node, const std::string& id, const std::string& refusal = "") {
     const int attempt = job(id).attempt;
-    Decide([&](Transaction& tx) { return OnPrepared(tx, node, state.nodes.at(node).incarnation, id, attempt, refusal), 0; });
+    Decide([&](Transaction& tx) {
+      return OnPrepared(tx, node, state.nodes.at(node).incarnation, id, attempt, refusal), 0;
+    });
   }
   void ConfirmAll(const std::string& id) {
     const std::vector<Rank> ranks = job(id).ranks;

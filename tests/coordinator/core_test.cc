@@ -1,6 +1,6 @@
-// Goal: every decision about a job does what the state diagram says, once, and says why; what is not current changes nothing.
-// Method: one test or one table row per rule, on plain state with a clock that moves only when told to. After every decision the
-// invariants are checked as well.
+// Goal: every decision about a job does what the state diagram says, once, and says why; what is not current changes
+// nothing. Method: one test or one table row per rule, on plain state with a clock that moves only when told to. After
+// every decision the invariants are checked as well.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -102,8 +102,8 @@ TEST(Cancel, UnknownJobIsNotFound) {
 }
 
 TEST(Cancel, AcknowledgedWishEndsCancelledHoweverTheRanksEnd) {
-  for (const ExitReason reason : {ExitReason::kCancelled, ExitReason::kStopped, ExitReason::kSignalled, ExitReason::kData,
-                                  ExitReason::kLost, ExitReason::kCompleted}) {
+  for (const ExitReason reason : {ExitReason::kCancelled, ExitReason::kStopped, ExitReason::kSignalled,
+                                  ExitReason::kData, ExitReason::kLost, ExitReason::kCompleted}) {
     SCOPED_TRACE(Name(reason));
     CoreCluster c;
     c.JobIn(JobState::kRunning);
@@ -492,7 +492,9 @@ TEST(CauseOf, TheFirstFailureIsNamedNotWhatFollowedFromIt) {
     std::vector<ExitReason> exits;
     int want;
   } rows[] = {
-      {"a signal explains broken collectives", {ExitReason::kCollective, ExitReason::kSignalled, ExitReason::kAborted}, 1},
+      {"a signal explains broken collectives",
+       {ExitReason::kCollective, ExitReason::kSignalled, ExitReason::kAborted},
+       1},
       {"bad data explains everything", {ExitReason::kSignalled, ExitReason::kAborted, ExitReason::kData}, 2},
       {"a lost node explains aborted peers", {ExitReason::kAborted, ExitReason::kLost, ExitReason::kAborted}, 1},
       {"a crash explains more than a lost node", {ExitReason::kLost, ExitReason::kInternal}, 1},
@@ -784,7 +786,8 @@ TEST(Register, NameOfALiveNodeIsRefusedToAnotherMachine) {
   Registration other{c.state.nodes.at("a"), {}};
   other.node.incarnation = 0;
   other.node.boot_id = "another kernel";
-  EXPECT_EQ(c.Decide([&](Transaction& tx) { return Register(tx, other); }).status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(c.Decide([&](Transaction& tx) { return Register(tx, other); }).status().code(),
+            absl::StatusCode::kAlreadyExists);
   EXPECT_EQ(c.state.nodes.at("a").incarnation, 1);
   // The machine has rebooted: its old life is silent.
   c.Pass(seconds(6));

@@ -1,6 +1,6 @@
-// Goal: every scraper accepts /metrics, whatever jobs are called; series are few, end with their job, and are documented.
-// Method: a busy cluster's page through a strict parser, which is itself shown to refuse bad pages; the reference page is compared with
-// the metric table.
+// Goal: every scraper accepts /metrics, whatever jobs are called; series are few, end with their job, and are
+// documented. Method: a busy cluster's page through a strict parser, which is itself shown to refuse bad pages; the
+// reference page is compared with the metric table.
 
 #include "coordinator/telemetry/exposition.h"
 
@@ -20,11 +20,11 @@
 namespace vicreg::telemetry {
 namespace {
 
-using testing::ParsePrometheus;
-using testing::PrometheusPage;
 using ::testing::AnyOf;
 using ::testing::Eq;
 using ::testing::IsEmpty;
+using testing::ParsePrometheus;
+using testing::PrometheusPage;
 using ::testing::StartsWith;
 
 constexpr std::int64_t kNow = 1'700'000'000'000'000;
@@ -54,7 +54,8 @@ JobView BusyJob(const std::string& id) {
   job.last = row;
   for (int i = 1; i <= 100; ++i) job.step_seconds.push_back(i);
   job.slots_wanted = job.slots_running = 2;
-  for (const char* cause : {"crash", "hang", "infra", "node_lost", "rollback", "preempt", "move"}) job.restarts[cause] = 2;
+  for (const char* cause : {"crash", "hang", "infra", "node_lost", "rollback", "preempt", "move"})
+    job.restarts[cause] = 2;
   job.checkpoint_step = 100;
   job.knn = 0.75;
   return job;
@@ -63,7 +64,8 @@ JobView BusyJob(const std::string& id) {
 ClusterView Busy() {
   ClusterView view;
   view.jobs = {BusyJob("job-1"), BusyJob("job-2")};
-  view.workers = {{"n1", "ready", 1.7e9, {{"cpu", {4, 2}}, {"gpu", {1, 0}}}, 2}, {"n2", "lost", 1.6e9, {{"cpu", {8, 3}}}, 0}};
+  view.workers = {{"n1", "ready", 1.7e9, {{"cpu", {4, 2}}, {"gpu", {1, 0}}}, 2},
+                  {"n2", "lost", 1.6e9, {{"cpu", {8, 3}}}, 0}};
   view.jobs_by_state = {{{"running", "unspecified"}, 2}, {{"queued", "waiting_for_slots"}, 1}};
   view.commits = 7;
   view.rows = {.committed = 240, .duplicate = 3, .fenced = 1, .gap = 2};
@@ -84,9 +86,12 @@ TEST(Exposition, PageOfABusyClusterIsValid) {
   ASSERT_EQ(page.Find("vicreg_job_step", job).size(), 1u);
   EXPECT_EQ(page.Find("vicreg_job_step", job)[0].value, 120);
   EXPECT_EQ(page.Find("vicreg_job_loss_term", job).size(), 6u);
-  EXPECT_EQ(page.Find("vicreg_job_loss_term", {{"job_id", "job-2"}, {"term", "variance"}, {"form", "weighted"}}).at(0).value, 12.5);
+  EXPECT_EQ(
+      page.Find("vicreg_job_loss_term", {{"job_id", "job-2"}, {"term", "variance"}, {"form", "weighted"}}).at(0).value,
+      12.5);
   EXPECT_EQ(page.Find("vicreg_coordinator_metric_rows_total", {{"result", "duplicate"}}).at(0).value, 3);
-  EXPECT_EQ(page.Find("vicreg_coordinator_slots", {{"kind", "cpu"}, {"state", "total"}}).at(0).value, 4) << "slots of ready workers alone";
+  EXPECT_EQ(page.Find("vicreg_coordinator_slots", {{"kind", "cpu"}, {"state", "total"}}).at(0).value, 4)
+      << "slots of ready workers alone";
   EXPECT_NEAR(page.Find("vicreg_job_step_seconds", {{"job_id", "job-1"}, {"stat", "p99"}}).at(0).value, 99, 1);
 }
 
@@ -114,18 +119,22 @@ TEST(Exposition, EverySampleIsInTheTableAndEveryEntryIsUsed) {
 }
 
 TEST(Exposition, NamesAndLabelsFollowTheRules) {
-  static const std::set<std::string> kForbidden = {"step", "attempt", "rank", "path", "user", "job", "instance", "node", "namespace", "pod", "service"};
+  static const std::set<std::string> kForbidden = {"step",     "attempt", "rank",      "path", "user",   "job",
+                                                   "instance", "node",    "namespace", "pod",  "service"};
   for (const auto& sample : ParsePrometheus(Expose(Busy(), kNow)).samples) {
-    EXPECT_THAT(sample.name, AnyOf(StartsWith("vicreg_job_"), StartsWith("vicreg_coordinator_"), StartsWith("vicreg_worker_"), Eq("vicreg_build_info"), StartsWith("process_")));
+    EXPECT_THAT(sample.name, AnyOf(StartsWith("vicreg_job_"), StartsWith("vicreg_coordinator_"),
+                                   StartsWith("vicreg_worker_"), Eq("vicreg_build_info"), StartsWith("process_")));
     EXPECT_EQ(sample.name.find_first_not_of("abcdefghijklmnopqrstuvwxyz_"), std::string::npos) << sample.name;
-    for (const auto& [name, value] : sample.labels) EXPECT_FALSE(kForbidden.contains(name)) << sample.name << " has label " << name;
+    for (const auto& [name, value] : sample.labels)
+      EXPECT_FALSE(kForbidden.contains(name)) << sample.name << " has label " << name;
   }
 }
 
 TEST(Exposition, AJobHasAtMost64Series) {
   const PrometheusPage page = ParsePrometheus(Expose(Busy(), kNow));
   std::size_t count = 0;
-  for (const auto& sample : page.samples) count += sample.labels.contains("job_id") && sample.labels.at("job_id") == "job-1";
+  for (const auto& sample : page.samples)
+    count += sample.labels.contains("job_id") && sample.labels.at("job_id") == "job-1";
   EXPECT_LE(count, 64u);
   EXPECT_GT(count, 20u);
 }
@@ -153,7 +162,9 @@ TEST(Exposition, ValuesThatAreNotFiniteAreWrittenAsPrometheusReadsThem) {
 TEST(Exposition, SeriesEndSixtySecondsAfterTheirJob) {
   ClusterView view = Busy();
   view.jobs[0].ended_us = kNow;
-  const auto series = [&](std::int64_t now) { return ParsePrometheus(Expose(view, now)).Find("vicreg_job_info", {{"job_id", "job-1"}}).size(); };
+  const auto series = [&](std::int64_t now) {
+    return ParsePrometheus(Expose(view, now)).Find("vicreg_job_info", {{"job_id", "job-1"}}).size();
+  };
   EXPECT_EQ(series(kNow), 1u);
   EXPECT_EQ(series(kNow + 60'000'000), 1u);
   EXPECT_EQ(series(kNow + 60'000'001), 0u);
@@ -177,7 +188,9 @@ TEST(Exposition, OfTooManyJobsTheNewestThousandAreShown) {
 }
 
 TEST(Exposition, HelpIsOneLineWithoutBackslash) {
-  for (const MetricInfo& info : AllMetrics()) EXPECT_EQ(std::string(info.help).find_first_of("\\\n"), std::string::npos) << info.name << ": the serializer does not escape HELP";
+  for (const MetricInfo& info : AllMetrics())
+    EXPECT_EQ(std::string(info.help).find_first_of("\\\n"), std::string::npos)
+        << info.name << ": the serializer does not escape HELP";
 }
 
 TEST(PrometheusText, ParserRefusesBadPages) {

@@ -1,6 +1,6 @@
-// Goal: every step of a job is in its history exactly once, whatever is sent twice, too early, too late, or lost with the process; and
-// who follows it sees one curve, over rollbacks and restarts.
-// Method: a real file in a temporary folder; kill -9 of a forked writer; a file size limit stands in for a full disk.
+// Goal: every step of a job is in its history exactly once, whatever is sent twice, too early, too late, or lost with
+// the process; and who follows it sees one curve, over rollbacks and restarts. Method: a real file in a temporary
+// folder; kill -9 of a forked writer; a file size limit stands in for a full disk.
 
 #include "coordinator/telemetry/history.h"
 
@@ -35,11 +35,13 @@ std::vector<v1::MetricRow> Rows(std::int64_t from, std::int64_t to) {
   return rows;
 }
 
-// Calls `start` with a callback and waits for it. Answers with a status of its own: the library that counts references to a shared one is
-// not built for ThreadSanitizer.
+// Calls `start` with a callback and waits for it. Answers with a status of its own: the library that counts references
+// to a shared one is not built for ThreadSanitizer.
 absl::Status Await(const std::function<void(History::Done)>& start) {
   auto answer = std::make_shared<std::promise<absl::Status>>();
-  start([answer](const absl::Status& status) { answer->set_value(absl::Status(status.code(), std::string(status.message()))); });
+  start([answer](const absl::Status& status) {
+    answer->set_value(absl::Status(status.code(), std::string(status.message())));
+  });
   return answer->get_future().get();
 }
 
@@ -207,7 +209,8 @@ TEST_F(HistoryTest, CallbacksComeInOrderAndTheBarrierAfterAllBeforeIt) {
   std::vector<int> order;  // written by the writer thread alone, read after the barrier
   history->BeginAttempt("job", 1, 0, [&](const absl::Status&) { order.push_back(0); });
   for (int i = 1; i <= 600; ++i) {  // more than one commit
-    history->Append("job", 1, {Row(i)}, [&order, i](const absl::Status& status) { order.push_back(status.ok() ? i : -1); });
+    history->Append("job", 1, {Row(i)},
+                    [&order, i](const absl::Status& status) { order.push_back(status.ok() ? i : -1); });
   }
   EXPECT_TRUE(Await([&](History::Done done) { history->Barrier(std::move(done)); }).ok());
   ASSERT_EQ(order.size(), 601u);
@@ -239,7 +242,9 @@ TEST_F(HistoryTest, RandomWalkKeepsEveryFollowerOnTheOneCurve) {
   const auto seed = std::random_device()();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937 random(seed);
-  const auto draw = [&](std::int64_t from, std::int64_t to) { return std::uniform_int_distribution<std::int64_t>(from, to)(random); };
+  const auto draw = [&](std::int64_t from, std::int64_t to) {
+    return std::uniform_int_distribution<std::int64_t>(from, to)(random);
+  };
   auto history = Open();
   std::vector<int> curve;  // curve[step - 1]: the attempt whose row counts
   std::vector<int> followed;
@@ -317,7 +322,8 @@ TEST_F(HistoryTest, EveryAcknowledgedRowSurvivesKillNine) {
   EXPECT_LE(last, acknowledged + 1) << "at most the one under way";
   const auto entries = history->Query("job", 0, 1'000'000, false);
   ASSERT_TRUE(entries.ok());
-  for (std::size_t i = 0; i < entries->size(); ++i) EXPECT_EQ(std::get<v1::MetricRow>((*entries)[i].what).step(), static_cast<std::int64_t>(i) + 1);
+  for (std::size_t i = 0; i < entries->size(); ++i)
+    EXPECT_EQ(std::get<v1::MetricRow>((*entries)[i].what).step(), static_cast<std::int64_t>(i) + 1);
   EXPECT_TRUE(Append(*history, 1, Rows(1, last + 1)).ok()) << "the worker sends all it has no answer for";
   EXPECT_EQ(history->LastRow("job")->step(), last + 1);
 }
@@ -374,7 +380,9 @@ TEST_F(HistoryTest, DamagedFileIsNamedAndLeftAsItIs) {
 }
 
 TEST_F(HistoryTest, FileOfSomethingElseIsRefused) {
-  std::ofstream(file()) << "name,value\nthis is no database, but it is long enough to be read as one by careless programs\n" << std::string(4096, '.');
+  std::ofstream(file())
+      << "name,value\nthis is no database, but it is long enough to be read as one by careless programs\n"
+      << std::string(4096, '.');
   const absl::Status text = History::Open(folder_).status();
   EXPECT_TRUE(absl::IsDataLoss(text)) << text;
   std::filesystem::remove(file());

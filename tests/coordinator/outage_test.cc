@@ -1,5 +1,5 @@
-// Goal: while the store cannot be written nothing is promised and no worker is blamed; afterwards all goes on as before.
-// Method: the real shell over a real store whose writer is refused, with a clock that moves only when told to.
+// Goal: while the store cannot be written nothing is promised and no worker is blamed; afterwards all goes on as
+// before. Method: the real shell over a real store whose writer is refused, with a clock that moves only when told to.
 #include <gmock/gmock.h>
 
 #include <filesystem>

@@ -10,7 +10,8 @@ namespace {
 
 bool IsLabelName(const std::string& name) {
   const auto fits = [](unsigned char c) { return std::isalnum(c) || c == '_'; };
-  return !name.empty() && !std::isdigit(static_cast<unsigned char>(name[0])) && std::all_of(name.begin(), name.end(), fits);
+  return !name.empty() && !std::isdigit(static_cast<unsigned char>(name[0])) &&
+         std::all_of(name.begin(), name.end(), fits);
 }
 
 // As a label's, and colons.
@@ -43,9 +44,12 @@ class Reader {
     if (!rest.empty()) rest.erase(0, 1);
     if (keyword != "HELP" && keyword != "TYPE") return;
     if (!IsMetricName(name)) Problem("bad name in " + keyword + ": " + name);
-    if (!(keyword == "HELP" ? page_.help : page_.type).emplace(name, rest).second) Problem("second " + keyword + " of " + name);
+    if (!(keyword == "HELP" ? page_.help : page_.type).emplace(name, rest).second)
+      Problem("second " + keyword + " of " + name);
     if (sampled_.contains(name)) Problem(keyword + " of " + name + " after its samples");
-    if (keyword == "TYPE" && rest != "counter" && rest != "gauge" && rest != "histogram" && rest != "summary" && rest != "untyped") Problem("bad type " + rest);
+    if (keyword == "TYPE" && rest != "counter" && rest != "gauge" && rest != "histogram" && rest != "summary" &&
+        rest != "untyped")
+      Problem("bad type " + rest);
     if (keyword == "HELP" && !EscapesAreValid(rest, "\\n")) Problem("bad escape in HELP of " + name);
   }
 
@@ -85,7 +89,8 @@ class Reader {
     std::size_t at = std::min(line.find_first_of("{ "), line.size());
     sample.name = line.substr(0, at);
     if (!IsMetricName(sample.name)) Problem("bad metric name " + sample.name);
-    if (at < line.size() && line[at] == '{' && !Labels(line, ++at, sample.labels)) return Problem("bad labels: " + line);
+    if (at < line.size() && line[at] == '{' && !Labels(line, ++at, sample.labels))
+      return Problem("bad labels: " + line);
     if (at >= line.size() || line[at] != ' ') return Problem("no value: " + line);
     const std::string value = line.substr(at + 1);
     char* end = nullptr;
@@ -99,12 +104,16 @@ class Reader {
   void Family(const PrometheusPage::Sample& sample) {
     std::string family = sample.name;
     for (const char* suffix : {"_bucket", "_sum", "_count"}) {
-      const std::string stem = family.size() > std::string(suffix).size() ? family.substr(0, family.size() - std::string(suffix).size()) : "";
+      const std::string stem = family.size() > std::string(suffix).size()
+                                   ? family.substr(0, family.size() - std::string(suffix).size())
+                                   : "";
       if (family.ends_with(suffix) && page_.type.contains(stem) && page_.type[stem] == "histogram") family = stem;
     }
     if (!page_.type.contains(family) || !page_.help.contains(family)) Problem("no HELP and TYPE before " + sample.name);
-    if (page_.type[family] == "counter" && (!family.ends_with("_total") || sample.value < 0)) Problem("not a counter: " + family);
-    if (page_.type[family] != "counter" && family.ends_with("_total")) Problem(family + " ends in _total and is no counter");
+    if (page_.type[family] == "counter" && (!family.ends_with("_total") || sample.value < 0))
+      Problem("not a counter: " + family);
+    if (page_.type[family] != "counter" && family.ends_with("_total"))
+      Problem(family + " ends in _total and is no counter");
     if (family != newest_ && sampled_.contains(family)) Problem("samples of " + family + " are not in one group");
     newest_ = family;
     sampled_.insert(family);
@@ -119,10 +128,13 @@ class Reader {
 
 }  // namespace
 
-std::vector<PrometheusPage::Sample> PrometheusPage::Find(const std::string& name, const std::map<std::string, std::string>& labels) const {
+std::vector<PrometheusPage::Sample> PrometheusPage::Find(const std::string& name,
+                                                         const std::map<std::string, std::string>& labels) const {
   std::vector<Sample> found;
   for (const Sample& sample : samples) {
-    const bool matches = std::all_of(labels.begin(), labels.end(), [&](const auto& l) { return sample.labels.contains(l.first) && sample.labels.at(l.first) == l.second; });
+    const bool matches = std::all_of(labels.begin(), labels.end(), [&](const auto& l) {
+      return sample.labels.contains(l.first) && sample.labels.at(l.first) == l.second;
+    });
     if (sample.name == name && matches) found.push_back(sample);
   }
   return found;

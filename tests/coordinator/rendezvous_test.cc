@@ -1,5 +1,5 @@
-// Goal: ranks meet through a store that answers each call once, in time, only to the current attempt, and holds a bounded amount.
-// Method: calls by hand on a clock that moves only when told to.
+// Goal: ranks meet through a store that answers each call once, in time, only to the current attempt, and holds a
+// bounded amount. Method: calls by hand on a clock that moves only when told to.
 
 #include "coordinator/service/rendezvous.h"
 
@@ -19,7 +19,8 @@ using Op = v1::StoreOperation;
 using std::chrono::milliseconds;
 using ::testing::HasSubstr;
 
-v1::StoreCall Call(Op::Kind kind, const std::vector<std::string>& keys, const std::string& value = "", std::int64_t timeout_ms = 1000) {
+v1::StoreCall Call(Op::Kind kind, const std::vector<std::string>& keys, const std::string& value = "",
+                   std::int64_t timeout_ms = 1000) {
   v1::StoreCall call;
   call.set_call_id(7);
   call.set_job_id("job");

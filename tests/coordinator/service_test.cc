@@ -1,8 +1,6 @@
-// Goal: every call enters through the gate, gets the answer its contract promises, and nothing a client sends can stop the coordinator.
-// Method: a real server in this process, on ports of the kernel's choice, in a temporary folder. Methods are found by walking the
-// descriptors, so that a new one is covered the day it is declared.
-
-#include "coordinator/service/server.h"
+// Goal: every call enters through the gate, gets the answer its contract promises, and nothing a client sends can stop
+// the coordinator. Method: a real server in this process, on ports of the kernel's choice, in a temporary folder.
+// Methods are found by walking the descriptors, so that a new one is covered the day it is declared.
 
 #include <gmock/gmock.h>
 #include <google/protobuf/descriptor.h>
@@ -22,6 +20,7 @@
 #include <thread>
 
 #include "common/ids.h"
+#include "coordinator/service/server.h"
 #include "vicreg/v1/cluster_service.grpc.pb.h"
 #include "vicreg/v1/jobs_service.grpc.pb.h"
 #include "vicreg/v1/rank_service.pb.h"
@@ -64,8 +63,8 @@ struct Answer {
 };
 
 // One call of any kind, as bytes.
-Answer Call(const std::shared_ptr<grpc::Channel>& channel, const std::string& method, const std::vector<std::string>& requests,
-            milliseconds patience = milliseconds(20'000)) {
+Answer Call(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
+            const std::vector<std::string>& requests, milliseconds patience = milliseconds(20'000)) {
   grpc::GenericStub stub(channel);
   grpc::CompletionQueue queue;
   grpc::ClientContext context;
@@ -128,7 +127,8 @@ std::vector<const MethodDescriptor*> Methods() {
 }
 
 std::unique_ptr<Message> NewRequest(const MethodDescriptor& method) {
-  return std::unique_ptr<Message>(google::protobuf::MessageFactory::generated_factory()->GetPrototype(method.input_type())->New());
+  return std::unique_ptr<Message>(
+      google::protobuf::MessageFactory::generated_factory()->GetPrototype(method.input_type())->New());
 }
 
 class Service : public ::testing::Test {
@@ -145,10 +145,12 @@ class Service : public ::testing::Test {
   }
 
   void Start(std::unique_ptr<rpc::Policy> policy) {
-    auto server = Server::Start({folder_ + "/state", folder_ + "/artifacts", "127.0.0.1:0", "127.0.0.1:0"}, std::move(policy));
+    auto server =
+        Server::Start({folder_ + "/state", folder_ + "/artifacts", "127.0.0.1:0", "127.0.0.1:0"}, std::move(policy));
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
-    channel_ = grpc::CreateChannel("127.0.0.1:" + std::to_string(server_->grpc_port()), grpc::InsecureChannelCredentials());
+    channel_ =
+        grpc::CreateChannel("127.0.0.1:" + std::to_string(server_->grpc_port()), grpc::InsecureChannelCredentials());
     jobs_ = v1::JobsService::NewStub(channel_);
     cluster_ = v1::ClusterService::NewStub(channel_);
     workers_ = v1::WorkerService::NewStub(channel_);
@@ -168,7 +170,8 @@ class Service : public ::testing::Test {
     spec.mutable_data()->set_root("images");
     return spec;
   }
-  grpc::Status Submit(const v1::JobSpec& spec, const std::string& request_id, v1::SubmitJobResponse* response = nullptr, bool dry_run = false) {
+  grpc::Status Submit(const v1::JobSpec& spec, const std::string& request_id, v1::SubmitJobResponse* response = nullptr,
+                      bool dry_run = false) {
     v1::SubmitJobRequest request;
     *request.mutable_spec() = spec;
     request.set_request_id(request_id);
@@ -222,11 +225,13 @@ class Service : public ::testing::Test {
     }
     const std::unique_ptr<Message> request(factory->GetPrototype(request_type)->New());
     request->GetReflection()->SetString(request.get(), request_type->FindFieldByName("list_services"), "*");
-    const Answer answer = Call(channel_, "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", {request->SerializeAsString()});
+    const Answer answer =
+        Call(channel_, "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", {request->SerializeAsString()});
     EXPECT_THAT(answer.messages, SizeIs(1)) << answer.status.error_message();
     const std::unique_ptr<Message> response(factory->GetPrototype(response_type)->New());
     if (answer.messages.empty() || !response->ParseFromString(answer.messages[0])) return {};
-    const Message& list = response->GetReflection()->GetMessage(*response, response_type->FindFieldByName("list_services_response"));
+    const Message& list =
+        response->GetReflection()->GetMessage(*response, response_type->FindFieldByName("list_services_response"));
     const FieldDescriptor* entries = list.GetDescriptor()->FindFieldByName("service");
     std::set<std::string> names;
     for (int i = 0; i < list.GetReflection()->FieldSize(list, entries); ++i) {
@@ -257,7 +262,8 @@ TEST_F(Service, EveryMethodIsEnteredThroughTheGateUnderItsOwnName) {
     SCOPED_TRACE(path);
     paths.push_back(path);
     const std::unique_ptr<Message> request = NewRequest(*method);
-    if (const FieldDescriptor* field = method->input_type()->FindFieldByName("id")) request->GetReflection()->SetString(request.get(), field, id);
+    if (const FieldDescriptor* field = method->input_type()->FindFieldByName("id"))
+      request->GetReflection()->SetString(request.get(), field, id);
     const Answer answer = Call(channel_, path, {request->SerializeAsString()});
     EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::PERMISSION_DENIED) << answer.status.error_message();
     EXPECT_THAT(answer.status.error_message(), HasSubstr("nobody may do anything here"));
@@ -274,7 +280,8 @@ TEST_F(Service, EveryServiceOfOursIsWalkedAndReflected) {
   EXPECT_THAT(reflected, IsSupersetOf(ours));
   EXPECT_THAT(reflected, Contains("grpc.health.v1.Health"));
   for (const std::string& name : reflected) {
-    EXPECT_TRUE(name.rfind("vicreg.", 0) != 0 || ours.count(name) != 0) << name << " is served but not walked by these tests";
+    EXPECT_TRUE(name.rfind("vicreg.", 0) != 0 || ours.count(name) != 0)
+        << name << " is served but not walked by these tests";
   }
 }
 
@@ -339,7 +346,8 @@ TEST_F(Service, SameRequestIdWithOtherBytesAlreadyExists) {
 }
 
 TEST_F(Service, RequestIdThatIsNoUuidIsRefused) {
-  for (const std::string& id : {std::string(), std::string("1"), std::string(500'000, 'a'), std::string("00000000-0000-0000-0000-00000000000G")}) {
+  for (const std::string& id : {std::string(), std::string("1"), std::string(500'000, 'a'),
+                                std::string("00000000-0000-0000-0000-00000000000G")}) {
     const grpc::Status status = Submit(Spec(), id);
     EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << status.error_message();
     EXPECT_THAT(status.error_message(), HasSubstr("request_id"));
@@ -350,7 +358,7 @@ TEST_F(Service, BadSpecIsRefusedWithEveryProblemAtOnce) {
   v1::JobSpec spec = Spec("Not A Name");
   spec.mutable_data()->clear_root();
   spec.set_batch_size(1);
-  spec.mutable_encoder()->set_name("resnet50");
+  spec.mutable_encoder()->set_name("resnet51");
   spec.mutable_loss()->set_mu(-1);
   spec.mutable_world_size()->set_min(0);
   const grpc::Status status = Submit(spec, NewUuid());
@@ -387,7 +395,8 @@ TEST_F(Service, UnknownJobIsNotFoundByEveryMethodThatTakesOne) {
     const FieldDescriptor* field = method->input_type()->FindFieldByName("id");
     if (field == nullptr) continue;
     ++methods;
-    for (const std::string& id : {NewUuid(), std::string("no uuid"), std::string(500'000, 'x'), std::string("../../etc/passwd"), std::string("\n\x01 \xc3\xbc")}) {
+    for (const std::string& id : {NewUuid(), std::string("no uuid"), std::string(500'000, 'x'),
+                                  std::string("../../etc/passwd"), std::string("\n\x01 \xc3\xbc")}) {
       SCOPED_TRACE(PathOf(*method) + " of " + id.substr(0, 40));
       const std::unique_ptr<Message> request = NewRequest(*method);
       request->GetReflection()->SetString(request.get(), field, id);
@@ -420,7 +429,8 @@ TEST_F(Service, CancelledJobEndsItsWatchersAndItsEventsTellTheStory) {
 
 TEST_F(Service, GraceOfACancelIsBounded) {
   const std::string id = SubmitOne();
-  for (const double grace : {-1.0, 3601.0, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+  for (const double grace :
+       {-1.0, 3601.0, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
     v1::CancelJobRequest request;
     request.set_id(id);
     request.set_grace_seconds(grace);
@@ -454,7 +464,8 @@ TEST_F(Service, ListGivesEachJobOnceAcrossPages) {
 TEST_F(Service, NothingExportedIsAFailedPrecondition) {
   v1::ExportJobRequest request;
   request.set_id(SubmitOne());
-  EXPECT_EQ(Call(channel_, "vicreg.v1.JobsService/ExportJob", {request.SerializeAsString()}).status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(Call(channel_, "vicreg.v1.JobsService/ExportJob", {request.SerializeAsString()}).status.error_code(),
+            grpc::StatusCode::FAILED_PRECONDITION);
 }
 
 // ---- workers ----
@@ -462,7 +473,8 @@ TEST_F(Service, NothingExportedIsAFailedPrecondition) {
 // A worker that says what it is told to.
 class FakeWorker {
  public:
-  FakeWorker(v1::WorkerService::Stub& stub, const std::string& node, std::int64_t incarnation = 0) : stream_(stub.Connect(WithDeadline(context_))) {
+  FakeWorker(v1::WorkerService::Stub& stub, const std::string& node, std::int64_t incarnation = 0)
+      : stream_(stub.Connect(WithDeadline(context_))) {
     v1::ConnectRequest hello;
     hello.mutable_register_()->set_node(node);
     hello.mutable_register_()->set_boot_id("boot");
@@ -542,7 +554,7 @@ TEST_F(Service, ExitMessageThatIsTooLongIsCutBetweenCharacters) {
   FakeWorker worker(*workers_, "a");
   const std::string id = SubmitOne();
   const v1::Launch launch = worker.Launched();
-  std::string message = "xx";  // so that byte 4096 is in the middle of one
+  std::string message = "xx";                                 // so that byte 4096 is in the middle of one
   while (message.size() < 10'000) message += "\xe2\x82\xac";  // three bytes each
   worker.Report(launch, 1, [&](v1::RankReport& r) {
     r.mutable_exited()->set_reason(v1::EXIT_REASON_DATA);
@@ -578,7 +590,8 @@ TEST_F(Service, FirstMessageMustBeRegisterAndMakeSense) {
   for (int i = 0; i < 100'000; ++i) gpus.mutable_register_()->add_gpu_uuids("");
   for (const v1::ConnectRequest& first : {beat, nameless, greedy, gpus, v1::ConnectRequest()}) {
     const Answer answer = Call(channel_, "vicreg.v1.WorkerService/Connect", {first.SerializeAsString()});
-    EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::FAILED_PRECONDITION) << first.ShortDebugString().substr(0, 100);
+    EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::FAILED_PRECONDITION)
+        << first.ShortDebugString().substr(0, 100);
   }
   v1::ListNodesResponse nodes;
   grpc::ClientContext context;
@@ -630,23 +643,39 @@ class Garbage {
   }
   std::string Text() {
     switch (Draw(8)) {
-      case 0: return "";
-      case 1: return std::string(static_cast<std::size_t>(Draw(200'000)), 'A');
-      case 2: return "../../../../etc/passwd";
-      case 3: return std::string("a\0b", 3);
-      case 4: return "'; DROP TABLE jobs; --";
-      case 5: return "\xf0\x9f\x92\xa5 \xe2\x80\xae %s%n\r\n";
-      case 6: return "images";
-      default: return known.empty() ? "x" : known[static_cast<std::size_t>(Draw(static_cast<int>(known.size())))];
+      case 0:
+        return "";
+      case 1:
+        return std::string(static_cast<std::size_t>(Draw(200'000)), 'A');
+      case 2:
+        return "../../../../etc/passwd";
+      case 3:
+        return std::string("a\0b", 3);
+      case 4:
+        return "'; DROP TABLE jobs; --";
+      case 5:
+        return "\xf0\x9f\x92\xa5 \xe2\x80\xae %s%n\r\n";
+      case 6:
+        return "images";
+      default:
+        return known.empty() ? "x" : known[static_cast<std::size_t>(Draw(static_cast<int>(known.size())))];
     }
   }
   std::int64_t Number() {
-    static constexpr std::int64_t kNumbers[] = {0, 1, -1, 2, 100, std::numeric_limits<std::int32_t>::max(), std::numeric_limits<std::int32_t>::min(),
-                                                std::numeric_limits<std::int64_t>::max(), std::numeric_limits<std::int64_t>::min()};
+    static constexpr std::int64_t kNumbers[] = {0,
+                                                1,
+                                                -1,
+                                                2,
+                                                100,
+                                                std::numeric_limits<std::int32_t>::max(),
+                                                std::numeric_limits<std::int32_t>::min(),
+                                                std::numeric_limits<std::int64_t>::max(),
+                                                std::numeric_limits<std::int64_t>::min()};
     return kNumbers[static_cast<std::size_t>(Draw(static_cast<int>(std::size(kNumbers))))];
   }
   double Real() {
-    static constexpr double kNumbers[] = {0, -1, 0.5, 1e308, -0.0, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()};
+    static constexpr double kNumbers[] = {
+        0, -1, 0.5, 1e308, -0.0, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()};
     return kNumbers[static_cast<std::size_t>(Draw(static_cast<int>(std::size(kNumbers))))];
   }
   // Every field that is set holds something nobody would write.
@@ -665,21 +694,32 @@ class Garbage {
             break;
           }
           case FieldDescriptor::CPPTYPE_INT32:
-            many ? set.AddInt32(&message, f, static_cast<std::int32_t>(Number())) : set.SetInt32(&message, f, static_cast<std::int32_t>(Number()));
+            many ? set.AddInt32(&message, f, static_cast<std::int32_t>(Number()))
+                 : set.SetInt32(&message, f, static_cast<std::int32_t>(Number()));
             break;
-          case FieldDescriptor::CPPTYPE_INT64: many ? set.AddInt64(&message, f, Number()) : set.SetInt64(&message, f, Number()); break;
+          case FieldDescriptor::CPPTYPE_INT64:
+            many ? set.AddInt64(&message, f, Number()) : set.SetInt64(&message, f, Number());
+            break;
           case FieldDescriptor::CPPTYPE_UINT64:
-            many ? set.AddUInt64(&message, f, static_cast<std::uint64_t>(Number())) : set.SetUInt64(&message, f, static_cast<std::uint64_t>(Number()));
+            many ? set.AddUInt64(&message, f, static_cast<std::uint64_t>(Number()))
+                 : set.SetUInt64(&message, f, static_cast<std::uint64_t>(Number()));
             break;
-          case FieldDescriptor::CPPTYPE_DOUBLE: many ? set.AddDouble(&message, f, Real()) : set.SetDouble(&message, f, Real()); break;
-          case FieldDescriptor::CPPTYPE_BOOL: many ? set.AddBool(&message, f, Draw(2) == 0) : set.SetBool(&message, f, Draw(2) == 0); break;
+          case FieldDescriptor::CPPTYPE_DOUBLE:
+            many ? set.AddDouble(&message, f, Real()) : set.SetDouble(&message, f, Real());
+            break;
+          case FieldDescriptor::CPPTYPE_BOOL:
+            many ? set.AddBool(&message, f, Draw(2) == 0) : set.SetBool(&message, f, Draw(2) == 0);
+            break;
           case FieldDescriptor::CPPTYPE_ENUM: {
             const int value = Draw(2) == 0 ? Draw(12) : static_cast<int>(Number());
             many ? set.AddEnumValue(&message, f, value) : set.SetEnumValue(&message, f, value);
             break;
           }
-          case FieldDescriptor::CPPTYPE_MESSAGE: Fill(*(many ? set.AddMessage(&message, f) : set.MutableMessage(&message, f)), depth + 1); break;
-          default: break;
+          case FieldDescriptor::CPPTYPE_MESSAGE:
+            Fill(*(many ? set.AddMessage(&message, f) : set.MutableMessage(&message, f)), depth + 1);
+            break;
+          default:
+            break;
         }
       }
     }
@@ -690,7 +730,8 @@ class Garbage {
     const std::unique_ptr<Message> message = NewRequest(method);
     Fill(*message);
     std::string bytes = message->SerializeAsString();
-    if (Draw(3) == 0 && !bytes.empty()) bytes[static_cast<std::size_t>(Draw(static_cast<int>(bytes.size())))] ^= static_cast<char>(1 << Draw(8));
+    if (Draw(3) == 0 && !bytes.empty())
+      bytes[static_cast<std::size_t>(Draw(static_cast<int>(bytes.size())))] ^= static_cast<char>(1 << Draw(8));
     if (Draw(8) == 0) bytes.resize(bytes.size() / 2);
     return bytes;
   }
@@ -709,7 +750,8 @@ TEST_F(Service, NoBytesStopTheCoordinator) {
     for (const MethodDescriptor* method : Methods()) {
       for (int i = 0; i < 4; ++i) {
         std::vector<std::string> requests = {garbage.Request(*method)};
-        for (int more = method->client_streaming() ? 10 : 0; more > 0; --more) requests.push_back(garbage.Request(*method));
+        for (int more = method->client_streaming() ? 10 : 0; more > 0; --more)
+          requests.push_back(garbage.Request(*method));
         // A stream that follows would never end by itself.
         Call(channel_, PathOf(*method), requests, milliseconds(method->server_streaming() ? 150 : 20'000));
       }
@@ -741,8 +783,12 @@ TEST_F(Service, NothingAWorkerSaysStopsTheCoordinator) {
       if (message.has_register_()) continue;  // would make it another node
       // Half of them about the attempt that runs.
       if (garbage.Draw(2) == 0) {
-        if (message.has_report()) message.mutable_report()->set_job_id(launch.job_id()), message.mutable_report()->set_attempt(launch.attempt()), message.mutable_report()->set_rank(0);
-        if (message.has_store_call()) message.mutable_store_call()->set_job_id(launch.job_id()), message.mutable_store_call()->set_attempt(launch.attempt());
+        if (message.has_report())
+          message.mutable_report()->set_job_id(launch.job_id()),
+              message.mutable_report()->set_attempt(launch.attempt()), message.mutable_report()->set_rank(0);
+        if (message.has_store_call())
+          message.mutable_store_call()->set_job_id(launch.job_id()),
+              message.mutable_store_call()->set_attempt(launch.attempt());
       }
       worker.Say(message);
     }
@@ -756,7 +802,8 @@ TEST_F(Service, NothingAWorkerSaysStopsTheCoordinator) {
 TEST_F(Service, MessageAboveOneMebibyteIsRefused) {
   v1::GetJobRequest request;
   request.set_id(std::string(2 << 20, 'x'));
-  EXPECT_EQ(Call(channel_, "vicreg.v1.JobsService/GetJob", {request.SerializeAsString()}).status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(Call(channel_, "vicreg.v1.JobsService/GetJob", {request.SerializeAsString()}).status.error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_TRUE(Serves());
 }
 

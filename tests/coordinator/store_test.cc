@@ -1,9 +1,6 @@
-// Goal: what the store said it has, it has after any restart; what it could not write never half happened; a file that is not its own
-// is left alone.
-// Method: real files in a temporary folder, changed by the real decisions. A page limit set on the store's own connection stands in for
-// a full disk.
-
-#include "coordinator/store/sqlite_store.h"
+// Goal: what the store said it has, it has after any restart; what it could not write never half happened; a file that
+// is not its own is left alone. Method: real files in a temporary folder, changed by the real decisions. A page limit
+// set on the store's own connection stands in for a full disk.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -19,6 +16,7 @@
 #include "common/files.h"
 #include "coordinator/core/decide.h"
 #include "coordinator/store/record.h"
+#include "coordinator/store/sqlite_store.h"
 #include "tests/coordinator/connections.h"
 #include "tests/coordinator/core_cluster.h"
 
@@ -101,9 +99,10 @@ bool Same(const core::Checkpoint& a, const core::Checkpoint& b) {
 }
 bool Same(const core::Job& a, const core::Job& b) {
   const auto all = [](const core::Job& j) {
-    return std::tie(j.id, j.name, j.owner, j.spec, j.recipe_hash, j.slot_kind, j.data_root, j.world_size, j.max_charges, j.checkpoint_keep,
-                    j.queue_seq, j.state, j.reason, j.message, j.attempt, j.prepared, j.cancel, j.charges, j.resumed_step, j.total_steps,
-                    j.export_path, j.events, j.submitted_us, j.started_us, j.ended_us, j.restarts);
+    return std::tie(j.id, j.name, j.owner, j.spec, j.recipe_hash, j.slot_kind, j.data_root, j.world_size, j.max_charges,
+                    j.checkpoint_keep, j.queue_seq, j.state, j.reason, j.message, j.attempt, j.prepared, j.cancel,
+                    j.charges, j.resumed_step, j.total_steps, j.export_path, j.events, j.submitted_us, j.started_us,
+                    j.ended_us, j.restarts);
   };
   const auto equal = [](const auto& x, const auto& y) { return Same(x, y); };
   return all(a) == all(b) && std::equal(a.ranks.begin(), a.ranks.end(), b.ranks.begin(), b.ranks.end(), equal) &&
@@ -111,7 +110,8 @@ bool Same(const core::Job& a, const core::Job& b) {
 }
 bool Same(const core::Node& a, const core::Node& b) {
   const auto all = [](const core::Node& n) {
-    return std::tie(n.name, n.boot_id, n.build, n.incarnation, n.state, n.cpu_slots, n.gpu_slots, n.data_roots, n.message, n.last_heard_us);
+    return std::tie(n.name, n.boot_id, n.build, n.incarnation, n.state, n.cpu_slots, n.gpu_slots, n.data_roots,
+                    n.message, n.last_heard_us);
   };
   return all(a) == all(b);
 }
@@ -127,7 +127,8 @@ absl::Status Register(SqliteStore& store, CoreCluster& cluster, const std::strin
   return Commit(store, cluster, [&](Transaction& tx) { EXPECT_TRUE(core::Register(tx, registration).ok()); });
 }
 
-absl::Status Submit(SqliteStore& store, CoreCluster& cluster, const std::string& id, int world, std::size_t spec_bytes = 10) {
+absl::Status Submit(SqliteStore& store, CoreCluster& cluster, const std::string& id, int world,
+                    std::size_t spec_bytes = 10) {
   return Commit(store, cluster, [&](Transaction& tx) {
     core::Job job = CoreCluster::Wanted(world);
     job.spec = std::string(spec_bytes, '\x01') + std::string("\0\xff", 2);  // any bytes
@@ -141,7 +142,8 @@ absl::Status Schedule(SqliteStore& store, CoreCluster& cluster) {
 
 absl::Status Confirm(SqliteStore& store, CoreCluster& cluster, const std::string& id) {
   return Commit(store, cluster, [&](Transaction& tx) {
-    for (const core::Rank& rank : std::vector(cluster.job(id).ranks)) core::OnPrepared(tx, rank.node, rank.incarnation, id, cluster.job(id).attempt, "");
+    for (const core::Rank& rank : std::vector(cluster.job(id).ranks))
+      core::OnPrepared(tx, rank.node, rank.incarnation, id, cluster.job(id).attempt, "");
   });
 }
 
@@ -158,14 +160,17 @@ void LiveALittle(SqliteStore& store, CoreCluster& cluster) {
   ASSERT_TRUE(Submit(store, cluster, "retried", 1).ok());
   ASSERT_TRUE(Submit(store, cluster, "waiting", 9).ok());
   ASSERT_TRUE(Submit(store, cluster, "cancelled", 1).ok());
-  ASSERT_TRUE(Commit(store, cluster, [](Transaction& tx) { EXPECT_TRUE(core::Cancel(tx, "cancelled", 1, "local:test").ok()); }).ok());
+  ASSERT_TRUE(Commit(store, cluster, [](Transaction& tx) {
+                EXPECT_TRUE(core::Cancel(tx, "cancelled", 1, "local:test").ok());
+              }).ok());
   ASSERT_TRUE(Schedule(store, cluster).ok());
   ASSERT_TRUE(Confirm(store, cluster, "training").ok());
   ASSERT_TRUE(Confirm(store, cluster, "retried").ok());
   core::Report spawned = cluster.Next("training", 0, core::Report::Kind::kSpawned);
   spawned.pid = 4711;
   ASSERT_TRUE(Say(store, cluster, spawned).ok());
-  for (int rank : {0, 1}) ASSERT_TRUE(Say(store, cluster, cluster.Next("training", rank, core::Report::Kind::kStepping)).ok());
+  for (int rank : {0, 1})
+    ASSERT_TRUE(Say(store, cluster, cluster.Next("training", rank, core::Report::Kind::kStepping)).ok());
   for (const std::int64_t step : {10, 20}) {
     core::Report checkpoint = cluster.Next("training", 0, core::Report::Kind::kCheckpoint);
     checkpoint.checkpoint = {1, step, "p/training/a1/step-" + std::to_string(step), "hash", 1234};
@@ -300,7 +305,8 @@ TEST_F(Store, ReservationMayBeSavedAgainBeforeAnyWorkerConfirmed) {
   ASSERT_EQ(cluster.job("job").state, JobState::kReserved);
   // The worker's stream broke before it answered; it connects again.
   core::Registration again{cluster.state.nodes.at("a"), {}};
-  const absl::Status saved = Commit(*store, cluster, [&](Transaction& tx) { EXPECT_TRUE(core::Register(tx, again).ok()); });
+  const absl::Status saved =
+      Commit(*store, cluster, [&](Transaction& tx) { EXPECT_TRUE(core::Register(tx, again).ok()); });
   EXPECT_TRUE(saved.ok()) << saved;
   ASSERT_TRUE(Confirm(*store, cluster, "job").ok());
   EXPECT_EQ(cluster.job("job").state, JobState::kStarting);
@@ -315,13 +321,16 @@ TEST_F(Store, EveryAttemptIsRecordedOnce) {
   for (int attempt = 1; attempt <= 3; ++attempt) {
     ASSERT_TRUE(Schedule(*store, cluster).ok());
     ASSERT_EQ(cluster.job("job").attempt, attempt);
-    ASSERT_TRUE(Commit(*store, cluster, [&](Transaction& tx) { core::OnPrepared(tx, "a", 1, "job", attempt, "no"); }).ok());
+    ASSERT_TRUE(
+        Commit(*store, cluster, [&](Transaction& tx) { core::OnPrepared(tx, "a", 1, "job", attempt, "no"); }).ok());
     cluster.clock.Advance(seconds(1));
     ASSERT_TRUE(Commit(*store, cluster, [](Transaction& tx) { core::OnTime(tx, seconds(100)); }).ok());
   }
   store.reset();
   SQLite::Database database(file());
-  EXPECT_EQ(database.execAndGet("SELECT group_concat(number) FROM (SELECT number FROM attempts ORDER BY number)").getString(), "1,2,3");
+  EXPECT_EQ(
+      database.execAndGet("SELECT group_concat(number) FROM (SELECT number FROM attempts ORDER BY number)").getString(),
+      "1,2,3");
 }
 
 TEST_F(Store, AttemptNumberThatFallsIsRefused) {
@@ -330,7 +339,8 @@ TEST_F(Store, AttemptNumberThatFallsIsRefused) {
   cluster.state = Load(*store);
   LiveALittle(*store, cluster);
   for (const int attempt : {0, 1}) {
-    EXPECT_FALSE(Commit(*store, cluster, [&](Transaction& tx) { tx.EditJob("retried").attempt = attempt; }).ok()) << attempt;
+    EXPECT_FALSE(Commit(*store, cluster, [&](Transaction& tx) { tx.EditJob("retried").attempt = attempt; }).ok())
+        << attempt;
   }
   EXPECT_EQ(Load(*store).jobs.at("retried").attempt, 2);
 }
@@ -452,7 +462,10 @@ TEST_F(Store, DamagedFileIsRefusedAndLeftAsItIs) {
   const struct {
     const char* what;
     std::size_t from, to;
-  } rows[] = {{"header", 0, 16}, {"schema", 100, 4096}, {"pages in the middle", 8 * 4096, 12 * 4096}, {"everything", 0, good.size()}};
+  } rows[] = {{"header", 0, 16},
+              {"schema", 100, 4096},
+              {"pages in the middle", 8 * 4096, 12 * 4096},
+              {"everything", 0, good.size()}};
   for (const auto& row : rows) {
     SCOPED_TRACE(row.what);
     ASSERT_LT(row.from, good.size());

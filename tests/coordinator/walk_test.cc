@@ -1,8 +1,8 @@
-// Goal: no sequence of messages, losses and restarts, however unlikely, leads to a state that must not be, or leaves a job behind.
-// Method: seeded random walks. A few simulated workers follow the protocol, but their connections break, they restart, machines reboot,
-// commits fail, the coordinator restarts, and everything ever said may be said again or with a wrong number. After every step the
-// invariants are checked, and what changed against the state before. At the end the faults stop: every job must come to rest.
-// VICREG_WALK_SEED=N runs one walk.
+// Goal: no sequence of messages, losses and restarts, however unlikely, leads to a state that must not be, or leaves a
+// job behind. Method: seeded random walks. A few simulated workers follow the protocol, but their connections break,
+// they restart, machines reboot, commits fail, the coordinator restarts, and everything ever said may be said again or
+// with a wrong number. After every step the invariants are checked, and what changed against the state before. At the
+// end the faults stop: every job must come to rest. VICREG_WALK_SEED=N runs one walk.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -69,7 +69,10 @@ struct Act {
 class Walk {
  public:
   explicit Walk(std::uint64_t seed) : random_(seed) {
-    workers_ = {{"a", "boot 0", 2, {"x"}}, {"b", "boot 0", 2, {"x", "y"}}, {"c", "boot 0", 1, {"y"}}, {"d", "boot 0", 3, {"x"}}};
+    workers_ = {{"a", "boot 0", 2, {"x"}},
+                {"b", "boot 0", 2, {"x", "y"}},
+                {"c", "boot 0", 1, {"y"}},
+                {"d", "boot 0", 3, {"x"}}};
     options_.failover_grace = seconds(30);
   }
 
@@ -164,13 +167,20 @@ class Walk {
   static bool IsEdge(JobState from, JobState to) {
     using enum JobState;
     switch (from) {
-      case kQueued: return to == kReserved || to == kCancelled;
-      case kReserved: return to == kStarting || to == kBackoff || to == kCancelled;
-      case kStarting: return to == kRunning || to == kStopping || to == kSucceeded;
-      case kRunning: return to == kStopping || to == kSucceeded;
-      case kStopping: return to == kBackoff || to == kFailed || to == kCancelled;
-      case kBackoff: return to == kQueued || to == kCancelled;
-      default: return false;
+      case kQueued:
+        return to == kReserved || to == kCancelled;
+      case kReserved:
+        return to == kStarting || to == kBackoff || to == kCancelled;
+      case kStarting:
+        return to == kRunning || to == kStopping || to == kSucceeded;
+      case kRunning:
+        return to == kStopping || to == kSucceeded;
+      case kStopping:
+        return to == kBackoff || to == kFailed || to == kCancelled;
+      case kBackoff:
+        return to == kQueued || to == kCancelled;
+      default:
+        return false;
     }
   }
 
@@ -178,8 +188,9 @@ class Walk {
   static std::optional<JobState> Leads(const std::string& kind) {
     using enum JobState;
     static const std::map<std::string, JobState> kKinds = {
-        {"SUBMITTED", kQueued}, {"QUEUED", kQueued},     {"RESERVED", kReserved},   {"NOT_PLACED", kBackoff}, {"STARTING", kStarting}, {"RUNNING", kRunning},
-        {"STOPPING", kStopping}, {"BACKOFF", kBackoff}, {"SUCCEEDED", kSucceeded}, {"FAILED", kFailed},      {"CANCELLED", kCancelled}};
+        {"SUBMITTED", kQueued},    {"QUEUED", kQueued},   {"RESERVED", kReserved},  {"NOT_PLACED", kBackoff},
+        {"STARTING", kStarting},   {"RUNNING", kRunning}, {"STOPPING", kStopping},  {"BACKOFF", kBackoff},
+        {"SUCCEEDED", kSucceeded}, {"FAILED", kFailed},   {"CANCELLED", kCancelled}};
     const auto found = kKinds.find(kind);
     return found == kKinds.end() ? std::nullopt : std::optional(found->second);
   }
@@ -192,15 +203,19 @@ class Walk {
       if (history_.size() > 60) history_.pop_front();
       ++seen_[e.kind];
       if (e.seq != seq++) Wrong("event " + std::to_string(e.seq) + " leaves a gap");
-      if (e.actor.empty() || e.message.empty() || e.term != state_.term) Wrong("event " + e.kind + " of " + e.job_id + " does not say who, why or when");
+      if (e.actor.empty() || e.message.empty() || e.term != state_.term)
+        Wrong("event " + e.kind + " of " + e.job_id + " does not say who, why or when");
       const auto known = before.jobs.find(e.job_id);
       if (e.kind == "SUBMITTED") {
         if (known != before.jobs.end()) Wrong(e.job_id + " was submitted twice");
         folded[e.job_id] = {JobState::kQueued, 1};
         continue;
       }
-      auto& [state, job_seq] = folded.try_emplace(e.job_id, known == before.jobs.end() ? std::pair(JobState::kQueued, std::int64_t{0})
-                                                                                      : std::pair(known->second.state, known->second.events)).first->second;
+      auto& [state, job_seq] =
+          folded
+              .try_emplace(e.job_id, known == before.jobs.end() ? std::pair(JobState::kQueued, std::int64_t{0})
+                                                                : std::pair(known->second.state, known->second.events))
+              .first->second;
       if (e.job_seq != ++job_seq) Wrong("events of " + e.job_id + " have a gap before " + std::to_string(e.job_seq));
       const auto to = Leads(e.kind);
       const bool to_itself = state == JobState::kStopping && to == state;
@@ -210,7 +225,8 @@ class Walk {
     if (seq != state_.next_event_seq) Wrong("the number of the next event is wrong");
     for (const auto& [id, fold] : folded) {
       const Job& job = state_.jobs.at(id);
-      if (job.state != fold.first || job.events != fold.second) Wrong("the events of " + id + " do not fold to its state " + Name(job.state));
+      if (job.state != fold.first || job.events != fold.second)
+        Wrong("the events of " + id + " do not fold to its state " + Name(job.state));
     }
   }
 
@@ -222,19 +238,25 @@ class Walk {
       if (job.attempt < old->attempt) Wrong(who + "has a smaller attempt number");
       if (old->cancel && !job.cancel) Wrong(who + "forgot its cancellation");
       if (job.queue_seq != old->queue_seq) Wrong(who + "lost its place");
-      const auto newest = [](const Job& j) { return j.checkpoints.empty() ? std::int64_t{0} : j.checkpoints.front().step; };
+      const auto newest = [](const Job& j) {
+        return j.checkpoints.empty() ? std::int64_t{0} : j.checkpoints.front().step;
+      };
       if (newest(job) < newest(*old)) Wrong(who + "went back to an older checkpoint");
       if (job.attempt == old->attempt && job.ranks.size() == old->ranks.size()) {
         for (std::size_t i = 0; i < job.ranks.size(); ++i) {
           if (job.ranks[i].acked < old->ranks[i].acked) Wrong(who + "forgot an acknowledged report");
-          if (old->ranks[i].settled() && job.ranks[i].exit_reason != old->ranks[i].exit_reason) Wrong(who + "changed the end of a rank");
+          if (old->ranks[i].settled() && job.ranks[i].exit_reason != old->ranks[i].exit_reason)
+            Wrong(who + "changed the end of a rank");
         }
       }
     }
-    if (job.cancel && (job.state == kSucceeded || job.state == kFailed || job.state == kBackoff || job.state == kQueued)) {
+    if (job.cancel &&
+        (job.state == kSucceeded || job.state == kFailed || job.state == kBackoff || job.state == kQueued)) {
       Wrong(who + "was asked to end as CANCELLED");
     }
-    if (job.state == kSucceeded && !std::all_of(job.ranks.begin(), job.ranks.end(), [](const Rank& r) { return r.exit_reason == ExitReason::kCompleted; })) {
+    if (job.state == kSucceeded && !std::all_of(job.ranks.begin(), job.ranks.end(), [](const Rank& r) {
+          return r.exit_reason == ExitReason::kCompleted;
+        })) {
       Wrong(who + "has a rank that did not complete");
     }
     // Something is bound to happen to every live job: a timer, an answer or an end.
@@ -242,11 +264,14 @@ class Walk {
     if (job.state == kReserved && job.deadline <= now) Wrong(who + "is past its deadline");
     if (job.state == kBackoff && job.not_before <= now) Wrong(who + "is past its delay");
     const bool waits_for_ranks = job.state == kStarting || job.state == kRunning || job.state == kStopping;
-    if (waits_for_ranks && std::all_of(job.ranks.begin(), job.ranks.end(), [](const Rank& r) { return r.settled(); })) Wrong(who + "waits for ranks that have ended");
+    if (waits_for_ranks && std::all_of(job.ranks.begin(), job.ranks.end(), [](const Rank& r) { return r.settled(); }))
+      Wrong(who + "waits for ranks that have ended");
     if (job.state == kReserved && job.prepared == NodesOf(job)) Wrong(who + "waits for workers that have confirmed");
-    if (job.state == kStarting && job.prepared != NodesOf(job)) Wrong(who + "was launched before all workers confirmed");
+    if (job.state == kStarting && job.prepared != NodesOf(job))
+      Wrong(who + "was launched before all workers confirmed");
     for (const Rank& rank : job.ranks) {
-      if (waits_for_ranks && !rank.settled() && state_.nodes.at(rank.node).state == NodeState::kLost) Wrong(who + "waits for a rank of a lost node");
+      if (waits_for_ranks && !rank.settled() && state_.nodes.at(rank.node).state == NodeState::kLost)
+        Wrong(who + "waits for a rank of a lost node");
     }
   }
 
@@ -259,13 +284,16 @@ class Walk {
     }
     for (const auto& [queue_seq, id] : state_.live) CheckJob(nullptr, state_.jobs.at(id), tx.now);
     for (const Message& message : tx.messages()) {
-      if (const auto* launch = std::get_if<SendLaunch>(&message.what); launch != nullptr && state_.jobs.at(launch->job_id).state != JobState::kStarting) {
+      if (const auto* launch = std::get_if<SendLaunch>(&message.what);
+          launch != nullptr && state_.jobs.at(launch->job_id).state != JobState::kStarting) {
         // Stopped in the same batch: the worker is told right after.
-        if (state_.jobs.at(launch->job_id).state != JobState::kStopping) Wrong("a launch of " + launch->job_id + ", which is not starting");
+        if (state_.jobs.at(launch->job_id).state != JobState::kStopping)
+          Wrong("a launch of " + launch->job_id + ", which is not starting");
       }
     }
     for (const auto& [name, node] : before.nodes) {
-      if (state_.nodes.at(name).incarnation < node.incarnation) Wrong("node " + name + " went back to an older incarnation");
+      if (state_.nodes.at(name).incarnation < node.incarnation)
+        Wrong("node " + name + " went back to an older incarnation");
     }
   }
 
@@ -290,7 +318,8 @@ class Walk {
     return {[=, this](Transaction& tx) {
       if (!known) return absl::OkStatus();
       const auto got = Submit(tx, Job{}, "never", "request " + id, other ? "other" : "sha");
-      if (other ? !absl::IsAlreadyExists(got.status()) : (!got.ok() || *got != id)) Wrong("the request of " + id + " was answered differently");
+      if (other ? !absl::IsAlreadyExists(got.status()) : (!got.ok() || *got != id))
+        Wrong("the request of " + id + " was answered differently");
       return got.status();
     }};
   }
@@ -307,7 +336,8 @@ class Walk {
     registration.node.incarnation = worker.incarnation;
     registration.node.cpu_slots = worker.slots;
     registration.node.data_roots = worker.roots;
-    for (const auto& [key, process] : worker.held) registration.held.push_back({std::get<0>(key), std::get<1>(key), std::get<2>(key)});
+    for (const auto& [key, process] : worker.held)
+      registration.held.push_back({std::get<0>(key), std::get<1>(key), std::get<2>(key)});
     auto welcome = std::make_shared<Welcome>();
     return {[=](Transaction& tx) -> absl::Status {
               ASSIGN_OR_RETURN(*welcome, Register(tx, registration));
@@ -321,7 +351,8 @@ class Walk {
               if (!status.ok()) return;
               worker.incarnation = welcome->incarnation;
               std::erase_if(worker.held, [&](const auto& entry) {
-                return std::none_of(welcome->keep.begin(), welcome->keep.end(), [&](const Held& h) { return Key(h.job_id, h.attempt, h.rank) == entry.first; });
+                return std::none_of(welcome->keep.begin(), welcome->keep.end(),
+                                    [&](const Held& h) { return Key(h.job_id, h.attempt, h.rank) == entry.first; });
               });
             }};
   }
@@ -344,18 +375,24 @@ class Walk {
   }
 
   Act Beat(Worker& worker) {
-    return {[name = worker.name, incarnation = worker.incarnation](Transaction& tx) { return Heartbeat(tx, name, incarnation); },
+    return {[name = worker.name, incarnation = worker.incarnation](Transaction& tx) {
+              return Heartbeat(tx, name, incarnation);
+            },
             [&worker](const absl::Status& status) {
               if (!status.ok()) Disconnect(worker);
             }};
   }
   Act Confirm(Worker& worker, const std::string& job, int attempt, const std::string& refusal) {
-    const Act act{[=, name = worker.name, incarnation = worker.incarnation](Transaction& tx) { return OnPrepared(tx, name, incarnation, job, attempt, refusal), absl::OkStatus(); }};
+    const Act act{[=, name = worker.name, incarnation = worker.incarnation](Transaction& tx) {
+      return OnPrepared(tx, name, incarnation, job, attempt, refusal), absl::OkStatus();
+    }};
     Remember(act.decide);
     return act;
   }
   Act Tell(Worker& worker, const Report& report) {
-    const Act act{[=, name = worker.name, incarnation = worker.incarnation](Transaction& tx) { return OnReport(tx, name, incarnation, report), absl::OkStatus(); }};
+    const Act act{[=, name = worker.name, incarnation = worker.incarnation](Transaction& tx) {
+      return OnReport(tx, name, incarnation, report), absl::OkStatus();
+    }};
     Remember(act.decide);
     return act;
   }
@@ -364,7 +401,8 @@ class Walk {
     if (said_.size() > 500) said_.erase(said_.begin() + Draw(500));
   }
 
-  void Say(const Key& key, Process& process, Report::Kind kind, const std::function<void(Report&)>& fill = [](Report&) {}) {
+  void Say(
+      const Key& key, Process& process, Report::Kind kind, const std::function<void(Report&)>& fill = [](Report&) {}) {
     Report report;
     std::tie(report.job_id, report.attempt, report.rank) = key;
     report.sequence = process.next++;
@@ -391,7 +429,8 @@ class Walk {
           const Key key(order.job, order.attempt, rank);
           if (worker.held.count(key) != 0) continue;
           for (const auto& [other, process] : worker.held) {
-            if (process.alive && process.slot == slot) Wrong("two live processes in slot " + std::to_string(slot) + " of " + worker.name);
+            if (process.alive && process.slot == slot)
+              Wrong("two live processes in slot " + std::to_string(slot) + " of " + worker.name);
           }
           Process& process = worker.held[key];
           process.slot = slot;
@@ -402,7 +441,10 @@ class Walk {
       case Order::Kind::kAbort:
         for (auto& [key, process] : worker.held) {
           if (std::get<0>(key) != order.job || std::get<1>(key) != order.attempt) continue;
-          End(key, process, order.kind == Order::Kind::kAbort ? ExitReason::kAborted : Chance(20) ? ExitReason::kCompleted : ExitReason::kCancelled);
+          End(key, process,
+              order.kind == Order::Kind::kAbort ? ExitReason::kAborted
+              : Chance(20)                      ? ExitReason::kCompleted
+                                                : ExitReason::kCancelled);
         }
         break;
       case Order::Kind::kAck: {
@@ -423,8 +465,10 @@ class Walk {
     std::advance(entry, Draw(static_cast<int>(worker.held.size())));
     auto& [key, process] = *entry;
     if (!process.alive) return;
-    static constexpr ExitReason kEnds[] = {ExitReason::kSignalled, ExitReason::kInternal, ExitReason::kCollective, ExitReason::kRendezvous, ExitReason::kHung,
-                                           ExitReason::kStartFailed, ExitReason::kData, ExitReason::kNumeric, ExitReason::kStopped, ExitReason::kNone, static_cast<ExitReason>(77)};
+    static constexpr ExitReason kEnds[] = {
+        ExitReason::kSignalled, ExitReason::kInternal,    ExitReason::kCollective,    ExitReason::kRendezvous,
+        ExitReason::kHung,      ExitReason::kStartFailed, ExitReason::kData,          ExitReason::kNumeric,
+        ExitReason::kStopped,   ExitReason::kNone,        static_cast<ExitReason>(77)};
     if (!healthy && Chance(10)) {
       End(key, process, kEnds[static_cast<std::size_t>(Draw(static_cast<int>(std::size(kEnds))))]);
     } else if (process.phase == 0) {
@@ -437,7 +481,9 @@ class Walk {
       process.step += 10;
       if (std::get<2>(key) == 0) {
         const std::int64_t step = state_.jobs.at(std::get<0>(key)).resumed_step + process.step;
-        Say(key, process, Report::Kind::kCheckpoint, [&](Report& r) { r.checkpoint = {std::get<1>(key), step, "path", "hash", 1}; });
+        Say(key, process, Report::Kind::kCheckpoint, [&](Report& r) {
+          r.checkpoint = {std::get<1>(key), step, "path", "hash", 1};
+        });
       }
     } else {
       End(key, process, ExitReason::kCompleted);
@@ -505,7 +551,8 @@ class Walk {
       if (what >= 4 && what < 6) acts.push_back(SubmitAgain());
       if (what >= 6 && what < 8 && Chance(40)) acts.push_back(CancelSome());
       if (what >= 8 && what < 20) acts.push_back(Garbage());
-      if (what >= 20 && what < 30 && !said_.empty()) acts.push_back({said_[static_cast<std::size_t>(Draw(static_cast<int>(said_.size())))]});
+      if (what >= 20 && what < 30 && !said_.empty())
+        acts.push_back({said_[static_cast<std::size_t>(Draw(static_cast<int>(said_.size())))]});
       if (!worker.connected) {
         if (what >= 30 && what < 60 && i == 0) acts.push_back(Connect(worker));
         continue;
@@ -535,7 +582,8 @@ class Walk {
   bool AtRest() {
     return std::all_of(state_.live.begin(), state_.live.end(), [&](const auto& key) {
       const Job& job = state_.jobs.at(key.second);
-      return job.state == JobState::kQueued && (job.reason == Reason::kNotEnoughSlots || job.reason == Reason::kDataRootMissing);
+      return job.state == JobState::kQueued &&
+             (job.reason == Reason::kNotEnoughSlots || job.reason == Reason::kDataRootMissing);
     });
   }
 
@@ -550,14 +598,16 @@ class Walk {
         }
         std::vector<Act> acts = {Beat(worker)};
         while (!worker.inbox.empty()) Read(worker);
-        for (const auto& [job, attempt] : std::exchange(worker.confirmations, {})) acts.push_back(Confirm(worker, job, attempt, ""));
+        for (const auto& [job, attempt] : std::exchange(worker.confirmations, {}))
+          acts.push_back(Confirm(worker, job, attempt, ""));
         for (int i = 0; i < 4; ++i) Live(worker, true);
         for (auto& [key, process] : worker.held) {
           for (const Report& report : process.unacked) acts.push_back(Tell(worker, report));
         }
         Commit(acts, 0);
       }
-      const bool idle = std::all_of(workers_.begin(), workers_.end(), [](const Worker& w) { return w.connected && w.held.empty(); });
+      const bool idle =
+          std::all_of(workers_.begin(), workers_.end(), [](const Worker& w) { return w.connected && w.held.empty(); });
       if (idle && AtRest()) return;
     }
     if (!wrong_.empty()) return;
@@ -567,7 +617,8 @@ class Walk {
     }
     for (const Worker& worker : workers_) {
       if (!worker.connected) Wrong("worker " + worker.name + " never came back");
-      for (const auto& [key, process] : worker.held) Wrong("worker " + worker.name + " still holds a rank of " + std::get<0>(key));
+      for (const auto& [key, process] : worker.held)
+        Wrong("worker " + worker.name + " still holds a rank of " + std::get<0>(key));
     }
   }
 
@@ -600,8 +651,8 @@ TEST(Walk, NoRandomHistoryBreaksAnInvariantOrLeavesAJobBehind) {
   }
   // A walk that goes nowhere proves nothing.
   if (seeds.size() < kSeeds) return;
-  for (const char* kind : {"SUBMITTED", "RESERVED", "NOT_PLACED", "STARTING", "RUNNING", "STOPPING", "BACKOFF", "QUEUED", "CHECKPOINT", "CANCEL", "SUCCEEDED", "FAILED",
-                           "CANCELLED"}) {
+  for (const char* kind : {"SUBMITTED", "RESERVED", "NOT_PLACED", "STARTING", "RUNNING", "STOPPING", "BACKOFF",
+                           "QUEUED", "CHECKPOINT", "CANCEL", "SUCCEEDED", "FAILED", "CANCELLED"}) {
     EXPECT_GE(seen[kind], 10) << kind;
     RecordProperty(kind, seen[kind]);
   }

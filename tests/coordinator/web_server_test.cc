@@ -1,8 +1,6 @@
 // Goal: the HTTP listener answers its few pages to this machine, and nothing else to anybody.
 // Method: a real server on a port of the kernel's choice, asked by plain sockets so that any request can be sent.
 
-#include "coordinator/web/server.h"
-
 #include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -13,6 +11,8 @@
 #include <atomic>
 #include <filesystem>
 #include <thread>
+
+#include "coordinator/web/server.h"
 
 namespace vicreg::web {
 namespace {
@@ -48,7 +48,8 @@ std::string Exchange(int port, const std::string& request) {
   return answer;
 }
 
-std::string Ask(int port, const std::string& line, const std::string& host = "localhost", const std::string& more = "") {
+std::string Ask(int port, const std::string& line, const std::string& host = "localhost",
+                const std::string& more = "") {
   return Exchange(port, line + " HTTP/1.1\r\nHost: " + host + "\r\n" + more + "\r\n");
 }
 
@@ -82,7 +83,8 @@ TEST(HttpServer, OtherMethodsAreRefusedAndTheirBodyIsNoRequest) {
   const auto server = Serve();
   const std::string inner = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
   for (const char* method : {"POST", "PUT", "DELETE", "PATCH", "OPTIONS"}) {
-    const std::string answer = Ask(server->port(), std::string(method) + " /metrics", "localhost", "Content-Length: " + std::to_string(inner.size()) + "\r\n\r\n" + inner);
+    const std::string answer = Ask(server->port(), std::string(method) + " /metrics", "localhost",
+                                   "Content-Length: " + std::to_string(inner.size()) + "\r\n\r\n" + inner);
     EXPECT_THAT(answer, StartsWith("HTTP/1.1 405")) << method;
     EXPECT_THAT(answer, Not(HasSubstr("# page"))) << method;
   }
@@ -93,7 +95,8 @@ TEST(HttpServer, OnlyNamesOfThisMachineAreAnswered) {
   for (const char* host : {"localhost", "localhost:7071", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:7071"}) {
     EXPECT_THAT(Ask(server->port(), "GET /metrics", host), StartsWith("HTTP/1.1 200")) << host;
   }
-  for (const char* host : {"evil.example", "evil.example:7071", "127.0.0.1.evil.example", "127.evil.example", "localhost.evil.example", "", "[::1", "[fe80::1]"}) {
+  for (const char* host : {"evil.example", "evil.example:7071", "127.0.0.1.evil.example", "127.evil.example",
+                           "localhost.evil.example", "", "[::1", "[fe80::1]"}) {
     const std::string answer = Ask(server->port(), "GET /metrics", host);
     EXPECT_THAT(answer, StartsWith("HTTP/1.1 421")) << host;
     EXPECT_THAT(answer, Not(HasSubstr("# page"))) << host;
@@ -103,9 +106,12 @@ TEST(HttpServer, OnlyNamesOfThisMachineAreAnswered) {
 
 TEST(HttpServer, OtherOriginsAreRefused) {
   const auto server = Serve();
-  EXPECT_THAT(Ask(server->port(), "GET /metrics", "localhost", "Origin: http://localhost:7071\r\n"), StartsWith("HTTP/1.1 200"));
+  EXPECT_THAT(Ask(server->port(), "GET /metrics", "localhost", "Origin: http://localhost:7071\r\n"),
+              StartsWith("HTTP/1.1 200"));
   for (const char* origin : {"http://evil.example", "https://localhost.evil.example:7071", "null"}) {
-    EXPECT_THAT(Ask(server->port(), "GET /metrics", "localhost", std::string("Origin: ") + origin + "\r\n"), StartsWith("HTTP/1.1 403")) << origin;
+    EXPECT_THAT(Ask(server->port(), "GET /metrics", "localhost", std::string("Origin: ") + origin + "\r\n"),
+                StartsWith("HTTP/1.1 403"))
+        << origin;
   }
 }
 
@@ -157,8 +163,10 @@ TEST(HttpServer, ManyClientsAtOnceAreAllAnswered) {
 
 TEST(HttpServer, RequestLinesOfAnyKindAreSurvived) {
   const auto server = Serve();
-  for (const std::string& request : {std::string("\r\n\r\n"), std::string("GET\r\n\r\n"), std::string("GET /%00 HTTP/1.1\r\nHost: localhost\r\n\r\n"),
-                                     "GET /" + std::string(20'000, 'a') + " HTTP/1.1\r\nHost: localhost\r\n\r\n", std::string("\0\x01\xff\r\n\r\n", 7)}) {
+  for (const std::string& request : {std::string("\r\n\r\n"), std::string("GET\r\n\r\n"),
+                                     std::string("GET /%00 HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+                                     "GET /" + std::string(20'000, 'a') + " HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                                     std::string("\0\x01\xff\r\n\r\n", 7)}) {
     EXPECT_THAT(Exchange(server->port(), request), Not(HasSubstr(" 200 ")));
   }
   EXPECT_THAT(Ask(server->port(), "GET /healthz"), StartsWith("HTTP/1.1 200"));

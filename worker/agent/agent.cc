@@ -32,12 +32,16 @@ constexpr milliseconds kLogCheck{1000};
 std::chrono::steady_clock::time_point Now() { return std::chrono::steady_clock::now(); }
 
 std::string Text(const std::tuple<std::string, int, int>& key) {
-  return "job " + std::get<0>(key) + " attempt " + std::to_string(std::get<1>(key)) + " rank " + std::to_string(std::get<2>(key));
+  return "job " + std::get<0>(key) + " attempt " + std::to_string(std::get<1>(key)) + " rank " +
+         std::to_string(std::get<2>(key));
 }
 
 }  // namespace
 
-Agent::Agent(AgentOptions options) : options_(std::move(options)), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), supervisor_([this] { Supervise(); }) {}
+Agent::Agent(AgentOptions options)
+    : options_(std::move(options)),
+      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      supervisor_([this] { Supervise(); }) {}
 
 Agent::~Agent() {
   {
@@ -100,16 +104,27 @@ void Agent::ForgetIncarnation() {
 
 void Agent::OnMessage(const v1::ConnectResponse& message) {
   switch (message.message_case()) {
-    case v1::ConnectResponse::kWelcome: OnWelcome(message.welcome()); break;
-    case v1::ConnectResponse::kPrepare: OnPrepare(message.prepare()); break;
-    case v1::ConnectResponse::kLaunch: Launch(message.launch()); break;
-    case v1::ConnectResponse::kAck: OnAck(message.ack()); break;
-    case v1::ConnectResponse::kReadLog: OnReadLog(message.read_log()); break;
+    case v1::ConnectResponse::kWelcome:
+      OnWelcome(message.welcome());
+      break;
+    case v1::ConnectResponse::kPrepare:
+      OnPrepare(message.prepare());
+      break;
+    case v1::ConnectResponse::kLaunch:
+      Launch(message.launch());
+      break;
+    case v1::ConnectResponse::kAck:
+      OnAck(message.ack());
+      break;
+    case v1::ConnectResponse::kReadLog:
+      OnReadLog(message.read_log());
+      break;
     case v1::ConnectResponse::kStop: {
       const std::lock_guard lock(mutex_);
       for (auto& [key, rank] : ranks_) {
         if (std::get<0>(key) == message.stop().job_id() && std::get<1>(key) == message.stop().attempt()) {
-          Command(rank, v1::Command::KIND_STOP, message.stop().cause(), milliseconds(static_cast<std::int64_t>(message.stop().grace_seconds() * 1000)));
+          Command(rank, v1::Command::KIND_STOP, message.stop().cause(),
+                  milliseconds(static_cast<std::int64_t>(message.stop().grace_seconds() * 1000)));
         }
       }
       break;
@@ -135,7 +150,8 @@ void Agent::OnMessage(const v1::ConnectResponse& message) {
       done(message.store_reply());
       break;
     }
-    default: break;
+    default:
+      break;
   }
 }
 
@@ -144,8 +160,9 @@ void Agent::OnWelcome(const v1::Welcome& welcome) {
   incarnation_ = welcome.incarnation();
   welcomed_ = outlet_ != nullptr;
   for (auto& [key, rank] : ranks_) {
-    const bool kept = std::any_of(welcome.keep().begin(), welcome.keep().end(),
-                                  [&](const v1::HeldRank& h) { return h.job_id() == std::get<0>(key) && h.attempt() == std::get<1>(key) && h.rank() == std::get<2>(key); });
+    const bool kept = std::any_of(welcome.keep().begin(), welcome.keep().end(), [&](const v1::HeldRank& h) {
+      return h.job_id() == std::get<0>(key) && h.attempt() == std::get<1>(key) && h.rank() == std::get<2>(key);
+    });
     if (kept) {
       rank.reports.ForEach([&](const v1::RankReport& report) {
         v1::ConnectRequest message;
@@ -170,7 +187,8 @@ void Agent::OnPrepare(const v1::Prepare& prepare) {
   if (options_.data_roots.count(prepare.data_root()) == 0) refusal = "it offers no data root " + prepare.data_root();
   for (const v1::RankAssignment& assignment : prepare.ranks()) {
     for (const auto& [key, rank] : ranks_) {
-      if (rank.slot == assignment.slot() && !rank.wait_status) refusal = "slot " + std::to_string(rank.slot) + " still holds " + Text(key);
+      if (rank.slot == assignment.slot() && !rank.wait_status)
+        refusal = "slot " + std::to_string(rank.slot) + " still holds " + Text(key);
     }
   }
   v1::ConnectRequest answer;
@@ -216,22 +234,27 @@ absl::Status Agent::StartProcess(const Key& key, Rank& rank) {
   if (stopping_) return absl::UnavailableError("node " + options_.node + " is stopping: it starts no rank");
   const std::string& root = rank.launch.spec().data().root();
   const auto folder = options_.data_roots.find(root);
-  if (folder == options_.data_roots.end()) return absl::NotFoundError("node " + options_.node + " offers no data root \"" + root + "\": start its worker with --data-root " + root + "=PATH");
+  if (folder == options_.data_roots.end())
+    return absl::NotFoundError("node " + options_.node + " offers no data root \"" + root +
+                               "\": start its worker with --data-root " + root + "=PATH");
   rank.data_root = folder->second;
   rank.secret = RandomBytes(32);
   ProcessSpec spec;
   spec.program = options_.rank_program;
-  spec.arguments = {"--dir", options_.folder, "--socket", options_.socket_path, "--job", job_id, "--attempt", std::to_string(attempt), "--rank", std::to_string(number)};
+  spec.arguments = {"--dir",     options_.folder,         "--socket", options_.socket_path,  "--job", job_id,
+                    "--attempt", std::to_string(attempt), "--rank",   std::to_string(number)};
   const std::string threads = std::to_string(options_.threads_per_rank);
   // Built, not inherited: nothing of the worker's environment changes an experiment.
-  spec.environment = {{"PATH", "/usr/bin:/bin"}, {"LANG", "C.UTF-8"}, {"HOME", "/nonexistent"}, {"TMPDIR", "/tmp"}, {"OMP_NUM_THREADS", threads}, {"MKL_NUM_THREADS", threads},
-                      {"OMP_WAIT_POLICY", "PASSIVE"}};
+  spec.environment = {
+      {"PATH", "/usr/bin:/bin"},    {"LANG", "C.UTF-8"},          {"HOME", "/nonexistent"},      {"TMPDIR", "/tmp"},
+      {"OMP_NUM_THREADS", threads}, {"MKL_NUM_THREADS", threads}, {"OMP_WAIT_POLICY", "PASSIVE"}};
   spec.log_path = RankLogPath(options_.folder, job_id, attempt, number);
   spec.secret = rank.secret;
   RETURN_IF_ERROR(MakeFolders(spec.log_path.substr(0, spec.log_path.rfind('/'))));
   ASSIGN_OR_RETURN(rank.process, Spawn(spec));
   // Without this file a restarted worker could not find the process.
-  const absl::Status saved = SaveRankFile(options_.folder + "/ranks", {job_id, attempt, number, rank.process.pid, StartTime(rank.process.pid), BootId()});
+  const absl::Status saved = SaveRankFile(
+      options_.folder + "/ranks", {job_id, attempt, number, rank.process.pid, StartTime(rank.process.pid), BootId()});
   if (!saved.ok()) kill(-rank.process.pid, SIGKILL);
   return saved;
 }
@@ -271,7 +294,8 @@ void Agent::OnAck(const v1::ReportAck& ack) {
   }
 }
 
-void Agent::Command(Rank& rank, v1::Command::Kind kind, const std::string& cause, std::chrono::milliseconds kill_after) {
+void Agent::Command(Rank& rank, v1::Command::Kind kind, const std::string& cause,
+                    std::chrono::milliseconds kill_after) {
   if (rank.wait_status) return;
   const TimePoint now = Now();
   rank.kill_at = std::min(rank.kill_at, now + kill_after);
@@ -293,7 +317,9 @@ bool Agent::OnHello(const v1::Hello& hello, std::shared_ptr<RankLink> link) {
   const std::lock_guard lock(mutex_);
   const auto found = ranks_.find({hello.job_id(), hello.attempt(), hello.rank()});
   // No process, no secret: an empty one must not match.
-  if (found == ranks_.end() || found->second.process.pid == 0 || found->second.secret != hello.secret() || found->second.process.pid != hello.pid()) return false;
+  if (found == ranks_.end() || found->second.process.pid == 0 || found->second.secret != hello.secret() ||
+      found->second.process.pid != hello.pid())
+    return false;
   Rank& rank = found->second;
   rank.link = std::move(link);
   rank.paused = false;
@@ -333,12 +359,23 @@ bool Agent::OnSays(const v1::Hello& from, const v1::RankSays& says) {
   if (rank.reports.IsRepeat(says.sequence())) return true;
   v1::RankReport report;
   switch (says.what_case()) {
-    case v1::RankSays::kConnected: *report.mutable_connected() = says.connected(); break;
-    case v1::RankSays::kRows: *report.mutable_rows() = says.rows(); break;
-    case v1::RankSays::kCheckpoint: *report.mutable_checkpoint() = says.checkpoint(); break;
-    case v1::RankSays::kExported: *report.mutable_exported() = says.exported(); break;
-    case v1::RankSays::kStepping: *report.mutable_stepping() = says.stepping(); break;
-    default: return true;
+    case v1::RankSays::kConnected:
+      *report.mutable_connected() = says.connected();
+      break;
+    case v1::RankSays::kRows:
+      *report.mutable_rows() = says.rows();
+      break;
+    case v1::RankSays::kCheckpoint:
+      *report.mutable_checkpoint() = says.checkpoint();
+      break;
+    case v1::RankSays::kExported:
+      *report.mutable_exported() = says.exported();
+      break;
+    case v1::RankSays::kStepping:
+      *report.mutable_stepping() = says.stepping();
+      break;
+    default:
+      return true;
   }
   Report(key, rank, std::move(report), says.sequence());
   // An ended process says no more than its socket still holds.
@@ -395,7 +432,9 @@ void Agent::AbortPeers(const Key& gone, const std::string& cause) {
 // The process has ended. Peers hear of it now; the report waits for the rank's last words.
 void Agent::Reap(const Key& key, Rank& rank) {
   siginfo_t ended{};
-  if (waitid(P_PID, static_cast<id_t>(rank.process.pid), &ended, WEXITED | WNOHANG | WNOWAIT) != 0 || ended.si_pid != rank.process.pid) return;
+  if (waitid(P_PID, static_cast<id_t>(rank.process.pid), &ended, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+      ended.si_pid != rank.process.pid)
+    return;
   kill(-rank.process.pid, SIGKILL);  // whatever it may have left in its group, whose number is ours until it is reaped
   int status = 0;
   if (waitpid(rank.process.pid, &status, WNOHANG) != rank.process.pid) return;
@@ -420,7 +459,8 @@ void Agent::Finalize(const Key& key, Rank& rank) {
   exited.set_message(message);
   // Its own words say more than a code, unless a signal cut it short after them.
   if (rank.leaving && exited.reason() != v1::EXIT_REASON_SIGNALLED) *exited.mutable_message() = rank.leaving->message();
-  spdlog::info("{}: process {} ended with {}: {}", Text(key), rank.process.pid, ShortName(exited.reason()), exited.message());
+  spdlog::info("{}: process {} ended with {}: {}", Text(key), rank.process.pid, ShortName(exited.reason()),
+               exited.message());
   close(rank.process.pidfd);
   rank.process.pidfd = -1;
   RemoveRankFile(options_.folder + "/ranks", std::get<0>(key), std::get<1>(key), std::get<2>(key));
@@ -456,11 +496,13 @@ void Agent::Supervise() {
         if (!rank.wait_status) Reap(key, rank);
         if (rank.wait_status && (!rank.link || rank.finalize_at <= now)) {
           Finalize(key, rank);
-          logs.push_back(RankLogPath(options_.folder, std::get<0>(key), std::get<1>(key), rank.rank));  // what it wrote since the last look
+          logs.push_back(RankLogPath(options_.folder, std::get<0>(key), std::get<1>(key),
+                                     rank.rank));  // what it wrote since the last look
           continue;
         }
         const TimePoint next = rank.wait_status ? rank.finalize_at : std::min(rank.term_at, rank.kill_at);
-        if (next != TimePoint::max()) timeout = std::clamp<std::int64_t>(std::chrono::ceil<milliseconds>(next - now).count(), 0, timeout);
+        if (next != TimePoint::max())
+          timeout = std::clamp<std::int64_t>(std::chrono::ceil<milliseconds>(next - now).count(), 0, timeout);
         if (rank.wait_status) continue;
         polled.push_back({rank.process.pidfd, POLLIN, 0});
         if (check_logs) logs.push_back(RankLogPath(options_.folder, std::get<0>(key), std::get<1>(key), rank.rank));
@@ -498,13 +540,16 @@ void Agent::OnReadLog(const v1::ReadLog& read) {
   }
   // A job id is part of a path here: only a UUID may be.
   absl::StatusOr<LogPart> part = absl::NotFoundError("not a job id");
-  if (IsUuid(read.job_id())) part = ReadRankLog(RankLogPath(options_.folder, read.job_id(), read.attempt(), read.rank()), read.offset(), read.max_bytes());
+  if (IsUuid(read.job_id()))
+    part = ReadRankLog(RankLogPath(options_.folder, read.job_id(), read.attempt(), read.rank()), read.offset(),
+                       read.max_bytes());
   if (part.ok()) {
     chunk.set_offset(part->offset);
     chunk.set_end(part->data.empty() && ended);
     *chunk.mutable_data() = std::move(part->data);
   } else {
-    chunk.set_error("node " + options_.node + " has no log of rank " + std::to_string(read.rank()) + " in attempt " + std::to_string(read.attempt()));
+    chunk.set_error("node " + options_.node + " has no log of rank " + std::to_string(read.rank()) + " in attempt " +
+                    std::to_string(read.attempt()));
   }
   const std::lock_guard lock(mutex_);
   Send(std::move(message));
@@ -514,7 +559,9 @@ void Agent::StopAll(std::chrono::milliseconds grace) {
   std::unique_lock lock(mutex_);
   stopping_ = true;
   for (auto& [key, rank] : ranks_) Command(rank, v1::Command::KIND_STOP, "the worker is stopping", grace);
-  const auto running = [&] { return std::any_of(ranks_.begin(), ranks_.end(), [](const auto& e) { return e.second.process.pidfd >= 0; }); };
+  const auto running = [&] {
+    return std::any_of(ranks_.begin(), ranks_.end(), [](const auto& e) { return e.second.process.pidfd >= 0; });
+  };
   changed_.wait_for(lock, grace + std::chrono::seconds(3), [&] { return !running(); });
   // What they said last may still be on its way to the coordinator.
   changed_.wait_for(lock, std::chrono::seconds(1), [&] { return ranks_.empty(); });

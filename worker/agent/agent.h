@@ -1,11 +1,12 @@
 #pragma once
 
-// Everything a worker does: holds ranks, relays what they say, and does what the coordinator asks. One mutex guards the state; messages go
-// out through the two Outlets, which only queue. Three threads enter: the coordinator's stream, the rank server, the supervisor.
+// Everything a worker does: holds ranks, relays what they say, and does what the coordinator asks. One mutex guards the
+// state; messages go out through the two Outlets, which only queue. Three threads enter: the coordinator's stream, the
+// rank server, the supervisor.
 //
-// How a rank is ended. Stop: the rank is told, gets SIGTERM (the same wish) 40 s before the deadline, at once if the grace is shorter, and
-// SIGKILL at it. Abort and fence: told, SIGKILL after 1 s; at once when it is not connected. SIGKILL is for the process group and repeated
-// each second until the process is gone.
+// How a rank is ended. Stop: the rank is told, gets SIGTERM (the same wish) 40 s before the deadline, at once if the
+// grace is shorter, and SIGKILL at it. Abort and fence: told, SIGKILL after 1 s; at once when it is not connected.
+// SIGKILL is for the process group and repeated each second until the process is gone.
 
 #include <chrono>
 #include <condition_variable>
@@ -20,15 +21,15 @@
 #include <vector>
 
 #include "common/process.h"
-#include "worker/agent/exit.h"
-#include "worker/agent/report_buffer.h"
 #include "vicreg/v1/rank_service.pb.h"
 #include "vicreg/v1/worker_service.pb.h"
+#include "worker/agent/exit.h"
+#include "worker/agent/report_buffer.h"
 
 namespace vicreg::agent {
 
 struct AgentOptions {
-  std::string folder;         // ranks/, logs/
+  std::string folder;  // ranks/, logs/
   std::string socket_path;
   std::string node;
   std::string rank_program;
@@ -65,7 +66,8 @@ class Agent {
   void ForgetIncarnation();
 
   // ---- ranks ----
-  // Sends the assignment, then what the rank has missed. False when secret, pid or attempt do not match: nothing is sent.
+  // Sends the assignment, then what the rank has missed. False when secret, pid or attempt do not match: nothing is
+  // sent.
   bool OnHello(const v1::Hello& hello, std::shared_ptr<RankLink> link);
   // False: it was kept, but the rank's buffer is full; read no more until Resume (report_buffer.h).
   bool OnSays(const v1::Hello& from, const v1::RankSays& says);
@@ -87,11 +89,11 @@ class Agent {
     std::string secret;
     ReportBuffer reports;
     std::shared_ptr<RankLink> link;
-    bool paused = false;                 // the link waits for Resume
-    std::optional<v1::Command> asked;    // repeated to a rank that connects later
-    std::optional<v1::Exited> leaving;   // what the rank said last
-    std::optional<int> wait_status;      // the process has ended
-    TimePoint finalize_at{};             // of an ended one: no longer wait for its stream
+    bool paused = false;                // the link waits for Resume
+    std::optional<v1::Command> asked;   // repeated to a rank that connects later
+    std::optional<v1::Exited> leaving;  // what the rank said last
+    std::optional<int> wait_status;     // the process has ended
+    TimePoint finalize_at{};            // of an ended one: no longer wait for its stream
     TimePoint term_at = TimePoint::max(), kill_at = TimePoint::max();
     bool exit_reported = false;
     // Process gone and cleared away, its end committed or of no interest.
@@ -132,7 +134,7 @@ class Agent {
   bool welcomed_ = false;  // implies an outlet
   bool stopping_ = false, quit_ = false;
   bool cap_warned_ = false;  // supervisor only
-  int wake_ = -1;  // eventfd of the supervisor
+  int wake_ = -1;            // eventfd of the supervisor
   std::thread supervisor_;
 };
 

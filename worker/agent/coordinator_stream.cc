@@ -10,7 +10,8 @@
 
 namespace vicreg::agent {
 
-CoordinatorStream::CoordinatorStream(std::string address, Agent& agent) : address_(std::move(address)), agent_(agent), thread_([this] { Run(); }) {}
+CoordinatorStream::CoordinatorStream(std::string address, Agent& agent)
+    : address_(std::move(address)), agent_(agent), thread_([this] { Run(); }) {}
 
 CoordinatorStream::~CoordinatorStream() {
   {
@@ -44,14 +45,16 @@ void CoordinatorStream::Run() {
     }
     if (status.error_code() == grpc::StatusCode::ABORTED) agent_.ForgetIncarnation();
     const std::string sentence = status.ok() ? "the coordinator closed the stream" : status.error_message();
-    if (sentence != said) spdlog::warn("no coordinator at {}: {}; ranks train on, connecting again", address_, sentence);
+    if (sentence != said)
+      spdlog::warn("no coordinator at {}: {}; ranks train on, connecting again", address_, sentence);
     said = sentence;
     if (std::chrono::steady_clock::now() - begin > std::chrono::seconds(5)) {
       ceiling_ms = 200;
       said.clear();
     }
     std::unique_lock lock(mutex_);
-    const auto pause = std::chrono::milliseconds(std::uniform_int_distribution<int>(50, static_cast<int>(ceiling_ms))(dice));
+    const auto pause =
+        std::chrono::milliseconds(std::uniform_int_distribution<int>(50, static_cast<int>(ceiling_ms))(dice));
     changed_.wait_for(lock, pause, [&] { return stopping_; });
     if (stopping_) return;
     ceiling_ms = std::min(ceiling_ms * 2, 10'000.0);

@@ -1,7 +1,7 @@
 #pragma once
 
-// The worker's one stream to the coordinator: registers, heartbeats, and connects again with full jitter for as long as the worker lives.
-// A coordinator that is away is never a reason to touch a rank.
+// The worker's one stream to the coordinator: registers, heartbeats, and connects again with full jitter for as long as
+// the worker lives. A coordinator that is away is never a reason to touch a rank.
 
 #include <grpcpp/grpcpp.h>
 

@@ -26,7 +26,8 @@ std::vector<std::string> FindGpus(std::string& note) {
   const auto uuid = reinterpret_cast<Uuid>(dlsym(library, "nvmlDeviceGetUUID"));
   std::vector<std::string> gpus;
   unsigned devices = 0;
-  if (init == nullptr || count == nullptr || by_index == nullptr || uuid == nullptr || init() != 0 || count(&devices) != 0) {
+  if (init == nullptr || count == nullptr || by_index == nullptr || uuid == nullptr || init() != 0 ||
+      count(&devices) != 0) {
     note = "NVML is here but does not answer: offering CPU slots only";
     return {};
   }

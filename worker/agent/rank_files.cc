@@ -38,7 +38,7 @@ std::optional<Leftover> Parse(const std::string& text) {
 }  // namespace
 
 absl::Status SaveRankFile(const std::string& folder, const RankFile& file) {
-  const nlohmann::json json = {{"job", file.job_id}, {"attempt", file.attempt}, {"rank", file.rank},
+  const nlohmann::json json = {{"job", file.job_id}, {"attempt", file.attempt},       {"rank", file.rank},
                                {"pid", file.pid},    {"start_time", file.start_time}, {"boot_id", file.boot_id}};
   return WriteFileAtomically(folder + "/" + NameOf(file.job_id, file.attempt, file.rank), json.dump());
 }
@@ -61,7 +61,9 @@ absl::StatusOr<std::vector<std::string>> EndLeftovers(const std::string& folder)
     } else if (left->boot_id == BootId() && left->start_time == StartTime(left->pid)) {
       const std::string pid = std::to_string(left->pid);
       if (!KillGroupAndWait(left->pid)) {
-        return absl::DeadlineExceededError("process " + pid + " of an earlier worker does not end after SIGKILL: its slot cannot be used; reboot this node");
+        return absl::DeadlineExceededError(
+            "process " + pid +
+            " of an earlier worker does not end after SIGKILL: its slot cannot be used; reboot this node");
       }
       done.push_back("ended rank process " + pid + " of an earlier worker (" + name + ")");
     }

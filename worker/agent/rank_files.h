@@ -19,8 +19,9 @@ struct RankFile {
 };
 absl::Status SaveRankFile(const std::string& folder, const RankFile& file);
 void RemoveRankFile(const std::string& folder, const std::string& job_id, int attempt, int rank);
-// Ends every process that a file in `folder` names and that is still the same (pid, start time, boot id), then removes the files, damaged ones
-// too. Sentences of what was done. DeadlineExceeded: a process does not end. Internal: the folder cannot be read.
+// Ends every process that a file in `folder` names and that is still the same (pid, start time, boot id), then removes
+// the files, damaged ones too. Sentences of what was done. DeadlineExceeded: a process does not end. Internal: the
+// folder cannot be read.
 absl::StatusOr<std::vector<std::string>> EndLeftovers(const std::string& folder);
 
 }  // namespace vicreg::agent

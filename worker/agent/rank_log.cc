@@ -32,8 +32,8 @@ class File {
 // Stands for [begin, end) and ends at `end`.
 LogPart Notice(std::int64_t begin, std::int64_t end) {
   LogPart part;
-  part.data = "\n[... " + std::to_string(end - begin) + " bytes of this log were cut: a rank keeps the first " + std::to_string(kLogHead) + " and the newest " +
-              std::to_string(kLogTail) + " or more ...]\n";
+  part.data = "\n[... " + std::to_string(end - begin) + " bytes of this log were cut: a rank keeps the first " +
+              std::to_string(kLogHead) + " and the newest " + std::to_string(kLogTail) + " or more ...]\n";
   part.offset = end - static_cast<std::int64_t>(part.data.size());
   return part;
 }
@@ -53,7 +53,10 @@ absl::StatusOr<bool> CapRankLog(const std::string& path) {
   const std::int64_t end = (found.st_size - kLogTail) / kBlock * kBlock;
   if (end <= kLogHead) return false;
   if (fallocate(file.fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, kLogHead, end - kLogHead) == 0) return true;
-  if (errno == EOPNOTSUPP || errno == ENOSYS) return absl::UnimplementedError("the file system of " + path + " cannot cut a file's middle: this log can outgrow " + std::to_string(kMostLogBytes) + " bytes");
+  if (errno == EOPNOTSUPP || errno == ENOSYS)
+    return absl::UnimplementedError("the file system of " + path +
+                                    " cannot cut a file's middle: this log can outgrow " +
+                                    std::to_string(kMostLogBytes) + " bytes");
   return ErrnoStatus(errno, "cut the middle of", path);
 }
 
@@ -67,7 +70,9 @@ absl::StatusOr<LogPart> ReadRankLog(const std::string& path, std::int64_t offset
     // All of the cut is named, also to a reader that stood in its middle.
     if (data > offset) return Notice(kLogHead, data);
     const std::int64_t hole = lseek(file.fd(), offset, SEEK_HOLE);
-    LogPart part{offset, std::string(static_cast<std::size_t>(std::clamp<std::int64_t>(hole - offset, 1, std::clamp(max_bytes, 1, 1 << 16))), '\0')};
+    LogPart part{offset, std::string(static_cast<std::size_t>(
+                                         std::clamp<std::int64_t>(hole - offset, 1, std::clamp(max_bytes, 1, 1 << 16))),
+                                     '\0')};
     const ssize_t got = pread(file.fd(), part.data.data(), part.data.size(), offset);
     if (got < 0) return ErrnoStatus(errno, "read", path);
     part.data.resize(static_cast<std::size_t>(got));

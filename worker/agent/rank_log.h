@@ -2,10 +2,11 @@
 
 // The log of one rank: what its process writes to stdout and stderr, appended by its own descriptor.
 //
-// Bounded without the writer's help: when a log takes more than kMostLogBytes on disk its middle is given back to the file system (a hole is
-// punched), so that the first kLogHead bytes, which say how the rank began, and at least the last kLogTail stay. The writer loses no line, and a
-// byte keeps its offset for ever, so a reader goes on where it was. The agent looks once a second; a file system that cannot punch holes
-// (ext4, xfs, btrfs, tmpfs can) gets a warning and the whole log.
+// Bounded without the writer's help: when a log takes more than kMostLogBytes on disk its middle is given back to the
+// file system (a hole is punched), so that the first kLogHead bytes, which say how the rank began, and at least the
+// last kLogTail stay. The writer loses no line, and a byte keeps its offset for ever, so a reader goes on where it was.
+// The agent looks once a second; a file system that cannot punch holes (ext4, xfs, btrfs, tmpfs can) gets a warning and
+// the whole log.
 
 #include <cstdint>
 #include <string>
@@ -29,8 +30,8 @@ struct LogPart {
   std::string data;         // empty: nothing is there yet
 };
 
-// 1 to `max_bytes` (clamped to 1..65536) bytes from `offset` on. In place of a cut: one line that says how much is gone, placed so that the next
-// read begins behind the cut. NotFound: no such log.
+// 1 to `max_bytes` (clamped to 1..65536) bytes from `offset` on. In place of a cut: one line that says how much is
+// gone, placed so that the next read begins behind the cut. NotFound: no such log.
 absl::StatusOr<LogPart> ReadRankLog(const std::string& path, std::int64_t offset, int max_bytes);
 
 }  // namespace vicreg::agent

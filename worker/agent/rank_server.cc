@@ -62,7 +62,8 @@ class RankStream : public grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachR
       if (known_) {
         ReadOn();
       } else {
-        End(absl::PermissionDeniedError("job, attempt, rank, process id or secret do not match a rank this worker started"));
+        End(absl::PermissionDeniedError(
+            "job, attempt, rank, process id or secret do not match a rank this worker started"));
       }
     } else if (known_) {
       // If it says no, Resume may have begun the next read already: nothing here may touch `incoming_` any more.
@@ -129,22 +130,25 @@ class Service final : public v1::RankService::CallbackService {
  public:
   Service(Agent& agent, const rpc::Gate& gate) : agent_(agent), gate_(gate) {}
 
-  grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* Attach(grpc::CallbackServerContext* context) override {
+  grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* Attach(
+      grpc::CallbackServerContext* context) override {
     return new RankStream(agent_, gate_.Check(context, "vicreg.v1.RankService/Attach"));
   }
 
-  grpc::ServerUnaryReactor* Rendezvous(grpc::CallbackServerContext* context, const v1::RendezvousRequest* request, v1::RendezvousResponse* response) override {
-    return gate_.Unary(context, "vicreg.v1.RankService/Rendezvous", [=, this](const rpc::Principal&, const rpc::UnaryDone& done) {
-      agent_.OnRendezvous(*request, [response, done](const v1::StoreReply& reply) {
-        response->set_value(reply.value());
-        response->set_number(reply.number());
-        const std::string& error = reply.error();
-        done(error.empty()         ? absl::OkStatus()
-             : error == "timeout"  ? absl::DeadlineExceededError("a peer did not come to the rendezvous in time")
-             : error == "fenced"   ? absl::AbortedError("this attempt is not current")
-                                   : absl::UnavailableError(error));
-      });
-    });
+  grpc::ServerUnaryReactor* Rendezvous(grpc::CallbackServerContext* context, const v1::RendezvousRequest* request,
+                                       v1::RendezvousResponse* response) override {
+    return gate_.Unary(
+        context, "vicreg.v1.RankService/Rendezvous", [=, this](const rpc::Principal&, const rpc::UnaryDone& done) {
+          agent_.OnRendezvous(*request, [response, done](const v1::StoreReply& reply) {
+            response->set_value(reply.value());
+            response->set_number(reply.number());
+            const std::string& error = reply.error();
+            done(error.empty()        ? absl::OkStatus()
+                 : error == "timeout" ? absl::DeadlineExceededError("a peer did not come to the rendezvous in time")
+                 : error == "fenced"  ? absl::AbortedError("this attempt is not current")
+                                      : absl::UnavailableError(error));
+          });
+        });
   }
 
  private:
@@ -165,7 +169,8 @@ class RealServer : public RankServer {
     builder.AddListeningPort("unix:" + path, grpc::InsecureServerCredentials(), &bound);
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
-    if (!server_ || bound == 0) return absl::FailedPreconditionError("cannot listen on " + path + ": is the folder writable?");
+    if (!server_ || bound == 0)
+      return absl::FailedPreconditionError("cannot listen on " + path + ": is the folder writable?");
     if (chmod(path.c_str(), 0600) != 0) return ErrnoStatus(errno, "restrict", path);
     return absl::OkStatus();
   }
@@ -177,9 +182,11 @@ class RealServer : public RankServer {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<RankServer>> RankServer::Start(const std::string& path, Agent& agent, const rpc::Gate& gate) {
+absl::StatusOr<std::unique_ptr<RankServer>> RankServer::Start(const std::string& path, Agent& agent,
+                                                              const rpc::Gate& gate) {
   if (path.size() > kMaxPath) {
-    return absl::FailedPreconditionError("socket path " + path + " has " + std::to_string(path.size()) + " bytes; the system allows 107: choose a shorter --dir");
+    return absl::FailedPreconditionError("socket path " + path + " has " + std::to_string(path.size()) +
+                                         " bytes; the system allows 107: choose a shorter --dir");
   }
   auto server = std::make_unique<RealServer>(agent, gate);
   RETURN_IF_ERROR(server->Begin(path));

@@ -12,7 +12,8 @@ namespace vicreg::agent {
 class RankServer {
  public:
   // FailedPrecondition: the path is longer than a socket's may be (107 bytes) or cannot be bound.
-  static absl::StatusOr<std::unique_ptr<RankServer>> Start(const std::string& socket_path, Agent& agent, const rpc::Gate& gate);
+  static absl::StatusOr<std::unique_ptr<RankServer>> Start(const std::string& socket_path, Agent& agent,
+                                                           const rpc::Gate& gate);
   virtual ~RankServer() = default;
 };
 

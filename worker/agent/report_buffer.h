@@ -1,11 +1,12 @@
 #pragma once
 
-// What one rank (or its supervisor) said and the coordinator has not yet committed. Reports get sequence numbers in order of arrival and
-// are sent again, in that order, after every reconnect. Pure data; guarded by the agent.
+// What one rank (or its supervisor) said and the coordinator has not yet committed. Reports get sequence numbers in
+// order of arrival and are sent again, in that order, after every reconnect. Pure data; guarded by the agent.
 //
-// Bounded: while kMostReports or kMostBytes wait for the coordinator the buffer is full, and the agent reads no further on the rank's stream.
-// Nothing is dropped, for the history promises no gap: the rank keeps what is not acknowledged (worker/rank/link.h), trains on, and is read
-// again when an acknowledgement makes room. The supervisor's own reports, at most two, are always taken.
+// Bounded: while kMostReports or kMostBytes wait for the coordinator the buffer is full, and the agent reads no further
+// on the rank's stream. Nothing is dropped, for the history promises no gap: the rank keeps what is not acknowledged
+// (worker/rank/link.h), trains on, and is read again when an acknowledgement makes room. The supervisor's own reports,
+// at most two, are always taken.
 
 #include <cstdint>
 #include <deque>

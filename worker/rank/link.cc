@@ -36,8 +36,12 @@ class RelayedStore : public train::KeyValueStore {
     operation.set_value(value);
     return Call(operation).value();
   }
-  bool Delete(const std::string& key) override { return Call(Make(v1::StoreOperation::KIND_DELETE, {key})).number() != 0; }
-  bool Check(const std::vector<std::string>& keys) override { return Call(Make(v1::StoreOperation::KIND_CHECK, keys)).number() != 0; }
+  bool Delete(const std::string& key) override {
+    return Call(Make(v1::StoreOperation::KIND_DELETE, {key})).number() != 0;
+  }
+  bool Check(const std::vector<std::string>& keys) override {
+    return Call(Make(v1::StoreOperation::KIND_CHECK, keys)).number() != 0;
+  }
   void Wait(const std::vector<std::string>& keys, std::chrono::milliseconds timeout) override {
     auto operation = Make(v1::StoreOperation::KIND_WAIT, keys);
     operation.set_timeout_ms(timeout.count());
@@ -62,11 +66,14 @@ class RelayedStore : public train::KeyValueStore {
     request.set_secret(link_.hello().secret());
     *request.mutable_operation() = operation;
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(operation.timeout_ms()) + std::chrono::seconds(5));
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(operation.timeout_ms()) +
+                         std::chrono::seconds(5));
     v1::RendezvousResponse response;
     const grpc::Status status = link_.stub().Rendezvous(&context, request, &response);
     if (!status.ok()) {
-      throw std::runtime_error((status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED ? "timeout: " : "rendezvous: ") + status.error_message());
+      throw std::runtime_error(
+          (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED ? "timeout: " : "rendezvous: ") +
+          status.error_message());
     }
     return response;
   }
@@ -76,7 +83,8 @@ class RelayedStore : public train::KeyValueStore {
 
 }  // namespace
 
-Link::Link(const std::string& socket_path, v1::Hello hello, OnCommand on_command, std::chrono::milliseconds orphan_grace)
+Link::Link(const std::string& socket_path, v1::Hello hello, OnCommand on_command,
+           std::chrono::milliseconds orphan_grace)
     : hello_(std::move(hello)),
       on_command_(std::move(on_command)),
       orphan_grace_(orphan_grace),
@@ -120,7 +128,8 @@ void Link::CheckOrphaned() {
     } else {
       return;
     }
-    command.set_cause("no worker for " + std::to_string(std::chrono::duration_cast<std::chrono::seconds>(away).count()) + " s");
+    command.set_cause("no worker for " +
+                      std::to_string(std::chrono::duration_cast<std::chrono::seconds>(away).count()) + " s");
   }
   changed_.notify_all();
   on_command_(command);

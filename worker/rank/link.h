@@ -1,12 +1,15 @@
 #pragma once
 
-// A rank's line to its worker: reports in order, kept until the coordinator has committed them; commands; rendezvous. When the worker is
-// away the rank trains on and the line is made again. No torch here.
+// A rank's line to its worker: reports in order, kept until the coordinator has committed them; commands; rendezvous.
+// When the worker is away the rank trains on and the line is made again. No torch here.
 //
-// Two limits, both ending in an orderly stop (KIND_STOP through OnCommand: checkpoint, then leave) and never in a lost report:
-//  - orphan grace: so long without a worker. Nobody will look for this rank's slot; a rank that has not left kLeaveGrace after that is
+// Two limits, both ending in an orderly stop (KIND_STOP through OnCommand: checkpoint, then leave) and never in a lost
+// report:
+//  - orphan grace: so long without a worker. Nobody will look for this rank's slot; a rank that has not left
+//  kLeaveGrace after that is
 //    aborted (KIND_ABORT). WaitForAcks then waits no longer.
-//  - kMostUnackedBytes: so much said and not yet committed, about a million rows, because the coordinator is away. The worker may refuse to
+//  - kMostUnackedBytes: so much said and not yet committed, about a million rows, because the coordinator is away. The
+//  worker may refuse to
 //    read on long before (worker/agent/report_buffer.h); that does not hold up training.
 
 #include <grpcpp/grpcpp.h>
@@ -41,7 +44,8 @@ class Link {
   // Numbered and queued; never blocks.
   void Say(v1::RankSays says);
 
-  // True when the coordinator has committed all that was said; false after `timeout`, or without a worker for the orphan grace.
+  // True when the coordinator has committed all that was said; false after `timeout`, or without a worker for the
+  // orphan grace.
   bool WaitForAcks(std::chrono::seconds timeout);
 
   // Last words, then the stream is closed and read to its end by the worker.
@@ -67,11 +71,11 @@ class Link {
   std::condition_variable changed_;
   std::deque<v1::RankSays> unacked_;  // sequences have no gap
   std::size_t unacked_bytes_ = 0;
-  bool too_much_ = false;       // said once
+  bool too_much_ = false;                                   // said once
   TimePoint last_seen_ = std::chrono::steady_clock::now();  // when the worker was last connected
   bool orphaned_ = false, aborted_ = false;
-  std::int64_t next_ = 1;       // sequence of the next report
-  std::int64_t unsent_ = 1;     // first one not yet sent on this connection
+  std::int64_t next_ = 1;    // sequence of the next report
+  std::int64_t unsent_ = 1;  // first one not yet sent on this connection
   bool connected_ = false, closing_ = false, closed_ = false;
   std::optional<v1::Assignment> assignment_;
   std::optional<absl::Status> denied_;

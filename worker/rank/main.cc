@@ -37,18 +37,30 @@ struct Ending {
 
 Ending EndingOf(train::ExitReason reason) {
   switch (reason) {
-    case train::ExitReason::kCompleted: return {v1::EXIT_REASON_COMPLETED, 0};
-    case train::ExitReason::kStopped: return {v1::EXIT_REASON_STOPPED, 10};
-    case train::ExitReason::kConfig: return {v1::EXIT_REASON_CONFIG, 20};
-    case train::ExitReason::kData: return {v1::EXIT_REASON_DATA, 21};
-    case train::ExitReason::kFingerprint: return {v1::EXIT_REASON_FINGERPRINT, 22};
-    case train::ExitReason::kNoValidCheckpoint: return {v1::EXIT_REASON_NO_VALID_CHECKPOINT, 23};
-    case train::ExitReason::kNumeric: return {v1::EXIT_REASON_NUMERIC, 24};
-    case train::ExitReason::kMismatch: return {v1::EXIT_REASON_MISMATCH, 25};
-    case train::ExitReason::kRendezvous: return {v1::EXIT_REASON_RENDEZVOUS, 30};
-    case train::ExitReason::kCollective: return {v1::EXIT_REASON_COLLECTIVE, 31};
-    case train::ExitReason::kStorage: return {v1::EXIT_REASON_STORAGE, 32};
-    case train::ExitReason::kInternal: break;
+    case train::ExitReason::kCompleted:
+      return {v1::EXIT_REASON_COMPLETED, 0};
+    case train::ExitReason::kStopped:
+      return {v1::EXIT_REASON_STOPPED, 10};
+    case train::ExitReason::kConfig:
+      return {v1::EXIT_REASON_CONFIG, 20};
+    case train::ExitReason::kData:
+      return {v1::EXIT_REASON_DATA, 21};
+    case train::ExitReason::kFingerprint:
+      return {v1::EXIT_REASON_FINGERPRINT, 22};
+    case train::ExitReason::kNoValidCheckpoint:
+      return {v1::EXIT_REASON_NO_VALID_CHECKPOINT, 23};
+    case train::ExitReason::kNumeric:
+      return {v1::EXIT_REASON_NUMERIC, 24};
+    case train::ExitReason::kMismatch:
+      return {v1::EXIT_REASON_MISMATCH, 25};
+    case train::ExitReason::kRendezvous:
+      return {v1::EXIT_REASON_RENDEZVOUS, 30};
+    case train::ExitReason::kCollective:
+      return {v1::EXIT_REASON_COLLECTIVE, 31};
+    case train::ExitReason::kStorage:
+      return {v1::EXIT_REASON_STORAGE, 32};
+    case train::ExitReason::kInternal:
+      break;
   }
   return {v1::EXIT_REASON_INTERNAL, 70};
 }
@@ -124,7 +136,8 @@ class Reporter : public train::Observer {
   const bool committed = link.WaitForAcks(good ? orphan_grace : std::chrono::seconds(10));
   if (!committed) spdlog::error("the coordinator did not confirm all reports in time");
   if (!committed && good) {
-    // Its last reports may end with this process: a claim to have finished would hide them. The next attempt goes on from what is committed.
+    // Its last reports may end with this process: a claim to have finished would hide them. The next attempt goes on
+    // from what is committed.
     ending = {v1::EXIT_REASON_ABORTED, 12};
     outcome.message += "; left without the coordinator's confirmation of all reports";
   }
@@ -165,7 +178,9 @@ int main(int argc, char** argv) {
   app.add_option("--job", job, "Job id")->required();
   app.add_option("--attempt", attempt, "Attempt number")->required();
   app.add_option("--rank", rank, "Rank")->required();
-  app.add_option("--orphan-grace", grace, "Seconds to train on without a worker, then checkpoint and leave; finished work waits as long for the coordinator")
+  app.add_option("--orphan-grace", grace,
+                 "Seconds to train on without a worker, then checkpoint and leave; finished work waits as long for the "
+                 "coordinator")
       ->capture_default_str()
       ->check(CLI::Range(1, 86'400));
   app.set_version_flag("--version", vicreg::kVersion);
@@ -206,7 +221,10 @@ int main(int argc, char** argv) {
   const auto resolved = vicreg::recipe::Resolve(assignment->spec());
   if (!resolved.ok()) Leave(link, {train::ExitReason::kConfig, std::string(resolved.status().message()), 0});
   if (resolved->hash != assignment->recipe_hash()) {
-    Leave(link, {train::ExitReason::kConfig, "this build resolves the job to recipe " + resolved->hash + ", the coordinator's to " + assignment->recipe_hash() + ": use one version", 0});
+    Leave(link, {train::ExitReason::kConfig,
+                 "this build resolves the job to recipe " + resolved->hash + ", the coordinator's to " +
+                     assignment->recipe_hash() + ": use one version",
+                 0});
   }
   train::RankContext context;
   context.rank = rank;
@@ -218,7 +236,9 @@ int main(int argc, char** argv) {
   context.data_root = assignment->data_root();
   context.artifact_root = assignment->artifact_root();
   context.threads = assignment->threads();
-  if (assignment->has_resume()) context.resume = train::ResumePoint{assignment->resume().step(), assignment->resume().path(), assignment->resume().hash()};
+  if (assignment->has_resume())
+    context.resume =
+        train::ResumePoint{assignment->resume().step(), assignment->resume().path(), assignment->resume().hash()};
   context.store = vicreg::rank::MakeStore(link);
   spdlog::info("job {} attempt {} rank {} of {}, {} threads", job, attempt, rank, context.world_size, context.threads);
   Reporter reporter(link);
