@@ -5,16 +5,24 @@
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <fstream>
 #include <limits>
+#include <tuple>
 #include <vector>
 
 #include "tests/train/ranks.h"
 #include "worker/train/distributed/gradient_reducer.h"
+#include "worker/train/distributed/process_group_handle.h"
+#include "worker/train/objective/covariance.h"
 #include "worker/train/objective/vicreg.h"
 
 namespace vicreg::train {
@@ -28,9 +36,13 @@ const char* NameOf(LossForm form) {
   return form == LossForm::kGram ? "gram" : form == LossForm::kCovariance ? "covariance" : "auto";
 }
 
+VicregWeights Each(double lambda, double mu, double nu, std::size_t views = 2) {
+  return {lambda, std::vector<ViewWeights>(views, {mu, nu})};
+}
+
 // Coefficients 25, 25, 1 in each convention: `authors` halves mu over the two views, `paper` nothing, `vicregl` mu and
 // nu.
-constexpr VicregWeights kAuthors{25, 12.5, 1}, kPaper{25, 25, 1}, kVicregl{25, 12.5, 0.5};
+const VicregWeights kAuthors = Each(25, 12.5, 1), kPaper = Each(25, 25, 1), kVicregl = Each(25, 12.5, 0.5);
 
 at::Tensor Matrix(std::initializer_list<double> values, int64_t columns) {
   return at::tensor(std::vector<double>(values), at::kDouble).reshape({-1, columns});
@@ -60,7 +72,7 @@ TEST(VicregLoss, TermsAreTheHandComputedOnes) {
     for (const double shift : {0.0, 3.0}) {
       SCOPED_TRACE(std::string(NameOf(form)) + ", shift " + std::to_string(shift));
       Group alone;
-      const VicregTerms t = VicregLoss(GoldenX() + shift, GoldenY() + shift, kAuthors, form, alone, 1).terms;
+      const VicregTerms t = VicregLoss({GoldenX() + shift, GoldenY() + shift}, kAuthors, form, alone, 1).terms;
       EXPECT_NEAR(t.invariance, 1.0 / 6, 1e-13);
       EXPECT_NEAR(t.variance, kVarianceX + kVarianceY, 1e-13);
       EXPECT_NEAR(t.covariance, 7.0 / 72 + 5.0 / 216, 1e-13);
@@ -94,7 +106,7 @@ TEST(VicregLoss, EachConventionHasItsTotal) {
     for (const LossForm form : kForms) {
       SCOPED_TRACE(std::string(row.convention) + ", " + NameOf(form));
       Group alone;
-      const VicregResult result = VicregLoss(GoldenX(), GoldenY(), row.weights, form, alone, 1);
+      const VicregResult result = VicregLoss({GoldenX(), GoldenY()}, row.weights, form, alone, 1);
       EXPECT_NEAR(result.terms.loss, row.total, 1e-12);
       EXPECT_EQ(result.loss.item<double>(), result.terms.loss);
     }
@@ -110,7 +122,7 @@ TEST(VicregLoss, GradientIsTheHandComputedOne) {
     SCOPED_TRACE(NameOf(form));
     Group alone;
     const at::Tensor x = GoldenX().clone().set_requires_grad(true), y = GoldenY().clone().set_requires_grad(true);
-    VicregLoss(x, y, kAuthors, form, alone, 1).loss.backward();
+    VicregLoss({x, y}, kAuthors, form, alone, 1).loss.backward();
     EXPECT_LT((x.grad()[0] - want_x).abs().max().item<double>(), 1e-12);
     EXPECT_LT((y.grad()[0] - want_y).abs().max().item<double>(), 1e-12);
   }
@@ -127,10 +139,10 @@ TEST(VicregLoss, GradientIsTheSlopeOfTheValue) {
       SCOPED_TRACE(std::string(NameOf(form)) + ", N " + std::to_string(n) + ", D " + std::to_string(d));
       Group alone;
       at::Tensor views[2] = {Normal({n, d}, 1) + 0.3, Normal({n, d}, 2) * 0.7};
-      const auto value = [&] { return VicregLoss(views[0], views[1], kAuthors, form, alone, 1).terms.loss; };
+      const auto value = [&] { return VicregLoss({views[0], views[1]}, kAuthors, form, alone, 1).terms.loss; };
       for (at::Tensor& z : views) {
         const at::Tensor x = views[0].clone().set_requires_grad(true), y = views[1].clone().set_requires_grad(true);
-        VicregLoss(x, y, kAuthors, form, alone, 1).loss.backward();
+        VicregLoss({x, y}, kAuthors, form, alone, 1).loss.backward();
         const at::Tensor gradient = (&z == &views[0] ? x : y).grad();
         at::Tensor slope = at::zeros_like(gradient);
         for (int64_t i = 0; i < z.numel(); ++i) {
@@ -148,22 +160,26 @@ TEST(VicregLoss, GradientIsTheSlopeOfTheValue) {
   }
 }
 
-// The definition (paper, section 4.2), for autograd, on all rows.
-at::Tensor PlainLoss(const at::Tensor& x, const at::Tensor& y, const VicregWeights& weights) {
-  const double n = static_cast<double>(x.size(0)), d = static_cast<double>(x.size(1));
-  at::Tensor loss = weights.lambda_ * (x - y).square().mean();
-  for (const at::Tensor& z : {x, y}) {
-    const at::Tensor centred = z - z.mean(0, /*keepdim=*/true);
+// The definition (paper, section 4.2; the invariance averaged over pairs of views), for autograd, on all rows.
+at::Tensor PlainLoss(const std::vector<at::Tensor>& views, const VicregWeights& weights) {
+  const double n = static_cast<double>(views[0].size(0)), d = static_cast<double>(views[0].size(1));
+  at::Tensor pairs = at::zeros({}, views[0].options());
+  for (const at::Tensor& z : views) {
+    for (const at::Tensor& other : views) pairs = pairs + (z - other).square().mean();  // each pair twice, itself as 0
+  }
+  at::Tensor loss = weights.lambda_ * pairs / static_cast<double>(views.size() * (views.size() - 1));
+  for (std::size_t k = 0; k < views.size(); ++k) {
+    const at::Tensor centred = views[k] - views[k].mean(0, /*keepdim=*/true);
     const at::Tensor c = centred.t().mm(centred) / (n - 1);
-    const at::Tensor off_diagonal = c * (1 - at::eye(x.size(1), x.options()));
-    loss = loss + weights.mu_per_view * (1 - (c.diagonal() + 1e-4).sqrt()).relu().mean();
-    loss = loss + weights.nu_per_view * off_diagonal.square().sum() / d;
+    const at::Tensor off_diagonal = c * (1 - at::eye(c.size(0), c.options()));
+    loss = loss + weights.views[k].mu * (1 - (c.diagonal() + 1e-4).sqrt()).relu().mean();
+    loss = loss + weights.views[k].nu * off_diagonal.square().sum() / d;
   }
   return loss;
 }
 
-// A job: each rank embeds its rows by a shared matrix P, X = A P and Y = B P, and the reducer averages dL/dP over the
-// ranks.
+// A job: each rank embeds its rows by a shared matrix P, Z_k = A_k P, and the reducer averages dL/dP over the ranks. As
+// many views as weights.
 struct Case {
   int64_t n, d;
   std::vector<int64_t> rows;  // of each rank
@@ -176,70 +192,107 @@ struct Error {
 };
 
 // What a rank calls backward on.
-using ShardedLoss = std::function<VicregResult(const at::Tensor& x, const at::Tensor& y, Group& group)>;
+using ShardedLoss = std::function<VicregResult(const std::vector<at::Tensor>& views, Group& group)>;
 
 double RelativeError(const at::Tensor& got, const at::Tensor& want) {
   return (got.to(at::kDouble) - want).norm().item<double>() / want.norm().item<double>();
 }
 
+// Every number of the terms: statistics are the same bits on every rank.
+std::vector<double> Numbers(const VicregTerms& t) {
+  return {t.loss,
+          t.invariance,
+          t.variance,
+          t.covariance,
+          t.invariance_weighted,
+          t.variance_weighted,
+          t.covariance_weighted,
+          t.z_std_mean,
+          t.z_std_min,
+          t.z_std_below,
+          t.covariance_noise_floor,
+          t.mismatch};
+}
+
 // Largest errors over the ranks, against fp64 autograd over the same embeddings in one process.
 Error Compare(const Case& c, const ShardedLoss& sharded) {
   const int64_t features = c.d + 3;
+  const std::size_t world = c.rows.size(), views = c.weights.views.size();
   // The mean is not 0, the views are alike, and the spread of the columns lies on both sides of gamma.
-  const at::Tensor a = (Normal({c.n, features}, 11) + 0.5).to(c.dtype);
-  const at::Tensor b = (a.to(at::kDouble) + 0.4 * Normal({c.n, features}, 12)).to(c.dtype);
+  std::vector<at::Tensor> a = {(Normal({c.n, features}, 11) + 0.5).to(c.dtype)};
+  for (std::size_t k = 1; k < views; ++k) {
+    a.push_back((a[0].to(at::kDouble) + 0.4 * Normal({c.n, features}, 11 + k)).to(c.dtype));
+  }
   const at::Tensor scale = at::linspace(0.3, 2, c.d, at::kDouble) / std::sqrt(static_cast<double>(features));
-  const at::Tensor p = (Normal({features, c.d}, 13) * scale).to(c.dtype);
+  const at::Tensor p = (Normal({features, c.d}, 10) * scale).to(c.dtype);
 
-  const std::size_t world = c.rows.size();
-  std::vector<at::Tensor> x(world), y(world), dx(world), dy(world), dp(world);
-  std::vector<double> loss(world);
+  std::vector<std::vector<at::Tensor>> z(views, std::vector<at::Tensor>(world)), dz = z;
+  std::vector<at::Tensor> dp(world);
+  std::vector<VicregTerms> terms(world);
   RunRanks(static_cast<int>(world), [&](Group& group) {
     const auto rank = static_cast<std::size_t>(group.rank());
     int64_t first = 0;
     for (std::size_t r = 0; r < rank; ++r) first += c.rows[r];
     const at::Tensor own_p = p.clone().set_requires_grad(true);
     GradientReducer reducer({own_p}, group);
-    const at::Tensor own_x = a.narrow(0, first, c.rows[rank]).mm(own_p),
-                     own_y = b.narrow(0, first, c.rows[rank]).mm(own_p);
-    own_x.retain_grad();
-    own_y.retain_grad();
-    const VicregResult result = sharded(own_x, own_y, group);
+    std::vector<at::Tensor> own;
+    for (std::size_t k = 0; k < views; ++k) {
+      own.push_back(a[k].narrow(0, first, c.rows[rank]).mm(own_p));
+      own[k].retain_grad();
+    }
+    const VicregResult result = sharded(own, group);
     reducer.Prepare(result.loss);
     result.loss.backward();
     const double averages = group.size();
-    x[rank] = own_x.detach(), y[rank] = own_y.detach();
-    dx[rank] = own_x.grad() / averages, dy[rank] = own_y.grad() / averages;
+    for (std::size_t k = 0; k < views; ++k) {
+      z[k][rank] = own[k].detach();
+      dz[k][rank] = own[k].grad() / averages;
+    }
     dp[rank] = own_p.grad().clone();
-    loss[rank] = result.terms.loss;
+    terms[rank] = result.terms;
   });
 
-  const at::Tensor all_x = at::cat(x).to(at::kDouble).set_requires_grad(true),
-                   all_y = at::cat(y).to(at::kDouble).set_requires_grad(true);
-  const at::Tensor want = PlainLoss(all_x, all_y, c.weights);
+  std::vector<at::Tensor> all, all_got, all_want;
+  for (const auto& view : z) all.push_back(at::cat(view).to(at::kDouble).set_requires_grad(true));
+  const at::Tensor want = PlainLoss(all, c.weights);
   want.backward();
-  const at::Tensor want_p = a.to(at::kDouble).t().mm(all_x.grad()) + b.to(at::kDouble).t().mm(all_y.grad());
+  at::Tensor want_p = at::zeros({features, c.d}, at::kDouble);
+  for (std::size_t k = 0; k < views; ++k) {
+    all_got.push_back(at::cat(dz[k]));
+    all_want.push_back(all[k].grad());
+    want_p += a[k].to(at::kDouble).t().mm(all[k].grad());
+  }
 
   Error error;
-  error.embeddings = RelativeError(at::cat({at::cat(dx), at::cat(dy)}), at::cat({all_x.grad(), all_y.grad()}));
+  error.embeddings = RelativeError(at::cat(all_got), at::cat(all_want));
   for (std::size_t r = 0; r < world; ++r) {
-    error.loss = std::max(error.loss, std::abs(loss[r] / want.item<double>() - 1));
+    error.loss = std::max(error.loss, std::abs(terms[r].loss / want.item<double>() - 1));
     error.parameters = std::max(error.parameters, RelativeError(dp[r], want_p));
-    EXPECT_EQ(loss[r], loss[0]) << "rank " << r << " reports another loss than rank 0";
+    EXPECT_EQ(Numbers(terms[r]), Numbers(terms[0])) << "rank " << r << " reports other numbers than rank 0";
   }
   return error;
 }
 
 ShardedLoss Ours(const VicregWeights& weights, LossForm form) {
-  return [=](const at::Tensor& x, const at::Tensor& y, Group& group) {
-    return VicregLoss(x, y, weights, form, group, group.size());
+  return [=](const std::vector<at::Tensor>& views, Group& group) {
+    return VicregLoss(views, weights, form, group, group.size());
   };
 }
 
 std::string Describe(const Case& c) {
-  std::string text = "N " + std::to_string(c.n) + ", D " + std::to_string(c.d) + ", rows";
+  std::string text = std::to_string(c.weights.views.size()) + " views, N " + std::to_string(c.n) + ", D " +
+                     std::to_string(c.d) + ", rows";
   for (const int64_t n : c.rows) text += " " + std::to_string(n);
   return text + (c.dtype == at::kFloat ? ", fp32" : ", fp64");
+}
+
+// The gates of both precisions.
+void ExpectParity(const Case& c, LossForm form) {
+  SCOPED_TRACE(Describe(c) + ", " + NameOf(form));
+  const Error error = Compare(c, Ours(c.weights, form));
+  EXPECT_LE(error.loss, c.dtype == at::kDouble ? 1e-12 : 1e-6);
+  EXPECT_LE(error.embeddings, c.dtype == at::kDouble ? 1e-12 : 1e-5);
+  EXPECT_LE(error.parameters, c.dtype == at::kDouble ? 1e-12 : 1e-5);
 }
 
 // Even, uneven, single-row and empty ranks.
@@ -250,47 +303,63 @@ std::vector<std::vector<int64_t>> Splits(int64_t n) {
           {n / 3, n / 3, n - 2 * (n / 3)},
           {2, 0, n - 2},
           {n / 4, n / 4, n / 4, n - 3 * (n / 4)},
-          {1, n - 3, 0, 2}};
+          {1, n - 3, 0, 2},
+          {1, 0, 1, 0, 1, n - 4, 1, 0}};
 }
 
 TEST(ShardedLoss, EqualsPlainAutogradOverAllRows) {
   for (const auto& [n, d] : {std::pair{7, 19}, {40, 5}, {12, 12}}) {
     for (const std::vector<int64_t>& rows : Splits(n)) {
       for (const LossForm form : kForms) {
-        for (const at::ScalarType dtype : {at::kDouble, at::kFloat}) {
-          const Case c{n, d, rows, dtype};
-          SCOPED_TRACE(Describe(c) + ", " + NameOf(form));
-          const Error error = Compare(c, Ours(c.weights, form));
-          EXPECT_LE(error.loss, dtype == at::kDouble ? 1e-12 : 1e-6);
-          EXPECT_LE(error.embeddings, dtype == at::kDouble ? 1e-10 : 1e-5);
-          EXPECT_LE(error.parameters, dtype == at::kDouble ? 1e-10 : 1e-5);
-        }
+        for (const at::ScalarType dtype : {at::kDouble, at::kFloat}) ExpectParity({n, d, rows, dtype}, form);
       }
     }
+  }
+}
+
+TEST(ShardedLoss, TwoRowsEqualPlainAutograd) {
+  for (const std::vector<int64_t>& rows : {std::vector<int64_t>{2}, {1, 1}, {0, 1, 0, 1}}) {
+    for (const LossForm form : kForms) ExpectParity({2, 5, rows}, form);
+  }
+}
+
+TEST(ShardedLoss, MoreViewsWithOwnCoefficientsEqualPlainAutograd) {
+  const VicregWeights three{25, {{12.5, 1}, {7, 0.25}, {0, 3}}}, four{10, {{1, 1}, {2, 0}, {3, 2}, {4, 0.5}}};
+  for (const auto& [n, d] : {std::pair{7, 19}, {40, 5}}) {
+    for (const std::vector<int64_t>& rows : Splits(n)) {
+      for (const LossForm form : kForms) {
+        for (const at::ScalarType dtype : {at::kDouble, at::kFloat}) ExpectParity({n, d, rows, dtype, three}, form);
+        ExpectParity({n, d, rows, at::kDouble, four}, form);
+      }
+    }
+  }
+}
+
+TEST(ShardedLoss, CoefficientsBelongToTheirView) {
+  for (const VicregWeights& weights :
+       {VicregWeights{25, {{30, 0.5}, {5, 2}}}, {0, {{1, 0}, {0, 0}}}, {0, {{0, 0}, {0, 1}}}}) {
+    for (const LossForm form : kForms) ExpectParity({14, 9, {4, 1, 9}, at::kDouble, weights}, form);
   }
 }
 
 TEST(ShardedLoss, EachTermAloneEqualsPlainAutograd) {
-  for (const VicregWeights& weights : {VicregWeights{25, 0, 0}, {0, 12.5, 0}, {0, 0, 1}}) {
+  for (const VicregWeights& weights : {Each(25, 0, 0), Each(0, 12.5, 0), Each(0, 0, 1)}) {
     for (const auto& [n, d] : {std::pair{9, 14}, {14, 9}}) {
       for (const LossForm form : {LossForm::kGram, LossForm::kCovariance, LossForm::kAuto}) {
-        const Case c{n, d, {4, 1, n - 5}, at::kDouble, weights};
-        SCOPED_TRACE(Describe(c) + ", " + NameOf(form) + ", lambda " + std::to_string(weights.lambda_) + ", mu " +
-                     std::to_string(weights.mu_per_view));
-        const Error error = Compare(c, Ours(weights, form));
-        EXPECT_LE(error.loss, 1e-12);
-        EXPECT_LE(error.embeddings, 1e-10);
+        SCOPED_TRACE("lambda " + std::to_string(weights.lambda_) + ", mu " + std::to_string(weights.views[0].mu));
+        ExpectParity({n, d, {4, 1, n - 5}, at::kDouble, weights}, form);
       }
     }
   }
 }
 
-// The Gram form walks the gathered rows in blocks of 1024; here there are three, the last one short.
-TEST(ShardedLoss, MoreRowsThanOneBlockEqualPlainAutograd) {
-  const Case c{2100, 6, {1000, 1100}, at::kDouble, {0, 0, 1}};
-  const Error error = Compare(c, Ours(c.weights, LossForm::kGram));
-  EXPECT_LE(error.loss, 1e-12);
-  EXPECT_LE(error.embeddings, 1e-10);
+// The Gram form walks the gathered rows in blocks, here three, the last one short; the covariance form the columns,
+// here two.
+TEST(ShardedLoss, MoreThanOneBlockEqualsPlainAutograd) {
+  ExpectParity({2100, 6, {1000, 1100}, at::kDouble, Each(0, 0, 1)}, LossForm::kGram);
+  ExpectParity({40, 600, {15, 25}, at::kDouble, kAuthors}, LossForm::kCovariance);
+  ExpectParity({640, 600, {300, 0, 340}, at::kFloat, kAuthors}, LossForm::kCovariance);
+  ASSERT_EQ(CovarianceBlockColumns(2, 600), 512);
 }
 
 // Negative control. An averaging reducer divides by W; without grad_scale = W, 1/W of the gradient is left.
@@ -299,7 +368,7 @@ TEST(ShardedLoss, WithoutTheFactorWTheComparisonFails) {
     SCOPED_TRACE(NameOf(form));
     const Case c{12, 16, {3, 3, 3, 3}};
     const Error error = Compare(
-        c, [&](const at::Tensor& x, const at::Tensor& y, Group& g) { return VicregLoss(x, y, c.weights, form, g, 1); });
+        c, [&](const std::vector<at::Tensor>& views, Group& g) { return VicregLoss(views, c.weights, form, g, 1); });
     EXPECT_LE(error.loss, 1e-12);
     EXPECT_NEAR(error.embeddings, 0.75, 1e-10);
     EXPECT_NEAR(error.parameters, 0.75, 1e-10);
@@ -320,10 +389,11 @@ at::Tensor BlockRow(const at::Tensor& z, Group& group, bool attached) {
 
 // Negative control. With the other ranks' rows detached, half of every cross term is lost.
 TEST(ShardedLoss, WithOtherRanksDetachedTheComparisonFails) {
-  const Case c{12, 16, {3, 3, 3, 3}, at::kDouble, {0, 0, 1}};
+  const Case c{12, 16, {3, 3, 3, 3}, at::kDouble, Each(0, 0, 1)};
   for (const bool attached : {true, false}) {
-    const Error error = Compare(c, [&](const at::Tensor& x, const at::Tensor& y, Group& group) {
-      return VicregResult{(BlockRow(x, group, attached) + BlockRow(y, group, attached)) * group.size(), {}};
+    const Error error = Compare(c, [&](const std::vector<at::Tensor>& views, Group& group) {
+      return VicregResult{(BlockRow(views[0], group, attached) + BlockRow(views[1], group, attached)) * group.size(),
+                          {}};
     });
     if (attached) {
       EXPECT_LE(error.embeddings, 1e-10) << "the control differs by more than the fault it is about";
@@ -337,10 +407,10 @@ TEST(ShardedLoss, WithOtherRanksDetachedTheComparisonFails) {
 // Negative control. Statistics of the own rows are another objective: what data parallelism does when nobody gathers.
 TEST(ShardedLoss, WithStatisticsOfOwnRowsTheComparisonFails) {
   const Case c{12, 16, {6, 6}};
-  const Error error = Compare(c, [&](const at::Tensor& x, const at::Tensor& y, Group&) {
+  const Error error = Compare(c, [&](const std::vector<at::Tensor>& views, Group&) {
     Group alone;
-    VicregResult result = VicregLoss(x, y, c.weights, LossForm::kAuto, alone, 1);
-    result.terms.loss = 0;  // differs between ranks
+    VicregResult result = VicregLoss(views, c.weights, LossForm::kAuto, alone, 1);
+    result.terms = {};  // differ between ranks
     return result;
   });
   EXPECT_GT(error.embeddings, 0.01);
@@ -358,12 +428,12 @@ TEST(ShardedLoss, ScaleAndOffsetKeepTheTolerance) {
       const at::Tensor y = (Normal({24, 32}, 22) * scale + offset).to(at::kFloat);
       const at::Tensor want_x = x.to(at::kDouble).set_requires_grad(true),
                        want_y = y.to(at::kDouble).set_requires_grad(true);
-      const at::Tensor want = PlainLoss(want_x, want_y, kAuthors);
+      const at::Tensor want = PlainLoss({want_x, want_y}, kAuthors);
       want.backward();
       RunRanks(2, [&](Group& group) {
         const at::Tensor own_x = x.narrow(0, 12 * group.rank(), 12).clone().set_requires_grad(true);
         const at::Tensor own_y = y.narrow(0, 12 * group.rank(), 12).clone().set_requires_grad(true);
-        const VicregResult result = VicregLoss(own_x, own_y, kAuthors, form, group, 1);
+        const VicregResult result = VicregLoss({own_x, own_y}, kAuthors, form, group, 1);
         result.loss.backward();
         EXPECT_LE(std::abs(result.terms.loss / want.item<double>() - 1), 1e-6);
         EXPECT_LE(RelativeError(own_x.grad(), want_x.grad().narrow(0, 12 * group.rank(), 12)), 1e-5);
@@ -374,21 +444,213 @@ TEST(ShardedLoss, ScaleAndOffsetKeepTheTolerance) {
 }
 
 TEST(ShardedLoss, AutoLooksAtRowsOfAllRanksAndWidthOnly) {
-  // Gram gathers twice more than the covariance form, which reduces once: 4 collectives against 3; backward has none.
+  for (const auto& [n, d, form] :
+       {std::tuple{8, 9, LossForm::kGram}, {8, 8, LossForm::kCovariance}, {8, 4, LossForm::kCovariance}}) {
+    for (const int world : {1, 2, 4}) {
+      RunRanks(world, [&](Group& group) {
+        const at::Tensor x = Normal({n / group.size(), d}, 1), y = Normal({n / group.size(), d}, 2);
+        EXPECT_EQ(VicregLoss({x, y}, kAuthors, LossForm::kAuto, group, 1).form, form) << "N " << n << ", D " << d;
+      });
+    }
+  }
+}
+
+// Statistics travel as 2 fp64 numbers and, for each column of each view, an fp64 mean and M2 (padded to 8 bytes);
+// centred rows padded to the longest rank; the upper triangle of C by blocks of columns.
+TEST(ShardedLoss, CollectivesAndBytesAreThePredictedOnes) {
   const struct {
     int64_t n, d;
+    std::size_t views;
+    at::ScalarType dtype;
     LossForm form;
-    std::int64_t collectives;
+    std::vector<int64_t> rows;
+    std::int64_t collectives, bytes;
   } rows[] = {
-      {8, 9, LossForm::kAuto, 4}, {8, 8, LossForm::kAuto, 3}, {8, 4, LossForm::kAuto, 3}, {8, 4, LossForm::kGram, 4}};
+      {8, 9, 2, at::kFloat, LossForm::kGram, {4, 4}, 3, 16 + 2 * 9 * (8 + 4) + 2 * 4 * 9 * 4 + 2 * 8},
+      {8, 9, 2, at::kDouble, LossForm::kGram, {4, 4}, 3, 16 + 2 * 9 * (8 + 8) + 2 * 4 * 9 * 8 + 2 * 8},
+      {8, 9, 3, at::kFloat, LossForm::kGram, {1, 0, 7}, 3, 16 + 3 * 9 * (8 + 4) + 4 + 3 * 7 * 9 * 4 + 3 * 8},
+      {8, 5, 2, at::kFloat, LossForm::kCovariance, {4, 4}, 2, 16 + 2 * 5 * (8 + 4) + 2 * 5 * 5 * 4},
+      {8,
+       600,
+       2,
+       at::kFloat,
+       LossForm::kCovariance,
+       {4, 4},
+       3,
+       16 + 2 * 600 * (8 + 4) + 2 * (512 * 512 + 600 * 88) * 4},
+      {8, 9, 2, at::kFloat, LossForm::kGram, {8}, 0, 0},
+  };
   for (const auto& row : rows) {
-    RunRanks(2, [&](Group& group) {
-      const at::Tensor x = Normal({row.n / 2, row.d}, 1).set_requires_grad(true), y = Normal({row.n / 2, row.d}, 2);
-      const VicregResult result = VicregLoss(x, y, kAuthors, row.form, group, 1);
-      EXPECT_EQ(group.collectives(), row.collectives) << NameOf(row.form) << " N " << row.n << " D " << row.d;
+    SCOPED_TRACE(std::string(NameOf(row.form)) + ", " + Describe({row.n, row.d, row.rows, row.dtype}));
+    RunRanks(static_cast<int>(row.rows.size()), [&](Group& group) {
+      std::vector<at::Tensor> views;
+      const int64_t own = row.rows[static_cast<std::size_t>(group.rank())];
+      for (std::size_t k = 0; k < row.views; ++k)
+        views.push_back(Normal({own, row.d}, k).to(row.dtype).set_requires_grad(true));
+      const VicregResult result = VicregLoss(views, Each(25, 12.5, 1, row.views), row.form, group, 1);
+      EXPECT_EQ(group.collectives(), row.collectives);
+      EXPECT_EQ(group.bytes(), row.bytes);
       result.loss.backward();
       EXPECT_EQ(group.collectives(), row.collectives) << "backward waited for other ranks";
+      EXPECT_TRUE(views.back().grad().defined());
     });
+  }
+}
+
+// The published computation gathers both views, and its backward all-reduces their gradient: twice the gathered bytes
+// in a ring.
+TEST(ShardedLoss, SendsAThirdOfGatherAndAllReduce) {
+  constexpr int64_t kRanks = 4, kOwn = 64, kColumns = 1024;
+  RunRanks(kRanks, [&](Group& group) {
+    const at::Tensor x = Normal({kOwn, kColumns}, 1).to(at::kFloat), y = Normal({kOwn, kColumns}, 2).to(at::kFloat);
+    VicregLoss({x, y}, kAuthors, LossForm::kAuto, group, 1);
+    const double received = static_cast<double>(group.bytes() * (kRanks - 1)),
+                 rows = 2 * kOwn * kColumns * 4 * (kRanks - 1);
+    EXPECT_LE(received / (3 * rows), 0.36);
+    EXPECT_GE(received / (3 * rows), 1.0 / 3);
+  });
+}
+
+// Half-precision embeddings are upcast first: their statistics are those of the same numbers in fp32, at any scale.
+TEST(ShardedLoss, HalfPrecisionLosesNothingInTheStatistics) {
+  for (const at::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
+    for (const double scale : {0.01, 1.0, 100.0}) {
+      for (const LossForm form : kForms) {
+        SCOPED_TRACE(std::string(at::toString(dtype)) + ", " + NameOf(form) + ", scale " + std::to_string(scale));
+        const at::Tensor x = (Normal({48, 40}, 21) * scale + scale).to(dtype),
+                         y = (Normal({48, 40}, 22) * scale).to(dtype);
+        const at::Tensor want_x = x.to(at::kDouble).set_requires_grad(true),
+                         want_y = y.to(at::kDouble).set_requires_grad(true);
+        const at::Tensor want = PlainLoss({want_x, want_y}, kAuthors);
+        want.backward();
+        RunRanks(2, [&](Group& group) {
+          const int64_t first = 24 * group.rank();
+          const at::Tensor own_x = x.narrow(0, first, 24).clone().set_requires_grad(true),
+                           own_y = y.narrow(0, first, 24).clone();
+          const VicregResult half = VicregLoss({own_x, own_y}, kAuthors, form, group, 1);
+          const VicregResult single =
+              VicregLoss({own_x.detach().to(at::kFloat), own_y.to(at::kFloat)}, kAuthors, form, group, 1);
+          EXPECT_EQ(Numbers(half.terms), Numbers(single.terms));
+          EXPECT_LE(std::abs(half.terms.loss / want.item<double>() - 1), 1e-6);
+          EXPECT_EQ(half.loss.scalar_type(), at::kFloat);
+          // Only the finished gradient is rounded, after a loss scale has brought it into fp16's range.
+          const double loss_scale = 1 / want_x.grad().abs().max().item<double>();
+          (half.loss * loss_scale).backward();
+          EXPECT_EQ(own_x.grad().scalar_type(), dtype);
+          EXPECT_LE(RelativeError(own_x.grad().to(at::kDouble) / loss_scale, want_x.grad().narrow(0, first, 24)),
+                    dtype == at::kHalf ? 5e-4 : 4e-3);
+        });
+      }
+    }
+  }
+}
+
+TEST(ShardedLoss, AutocastAroundItChangesNothing) {
+  RunRanks(2, [&](Group& group) {
+    for (const LossForm form : kForms) {
+      const at::Tensor x = Normal({12, 20}, 21).to(at::kFloat).set_requires_grad(true),
+                       y = Normal({12, 20}, 22).to(at::kFloat);
+      const VicregResult plain = VicregLoss({x, y}, kAuthors, form, group, 1);
+      plain.loss.backward();
+      const at::Tensor want = x.grad().clone();
+      x.mutable_grad() = at::Tensor();
+      at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
+      at::autocast::set_autocast_enabled(at::kCPU, true);
+      EXPECT_EQ(x.detach().mm(y.t()).scalar_type(), at::kBFloat16) << "autocast is not on";
+      const VicregResult inside = VicregLoss({x, y}, kAuthors, form, group, 1);
+      inside.loss.backward();
+      at::autocast::set_autocast_enabled(at::kCPU, false);
+      at::autocast::clear_cache();
+      EXPECT_EQ(Numbers(inside.terms), Numbers(plain.terms)) << NameOf(form);
+      EXPECT_TRUE(at::equal(x.grad(), want)) << NameOf(form);
+    }
+  });
+}
+
+// One rank of 32 with 64 rows of 2048 x 8192: its peers are pretended, each sends what this one sends.
+class Echo : public c10d::Backend {
+ public:
+  Echo(int rank, int size) : Backend(rank, size) {}
+  const std::string getBackendName() const override { return "echo"; }
+  c10::intrusive_ptr<c10d::Work> _allgather_base(at::Tensor& output, at::Tensor& input,
+                                                 const c10d::AllgatherOptions&) override {
+    gathered_bytes = std::max(gathered_bytes, output.numel() * output.element_size());
+    output.view({getSize(), -1}).copy_(input.view({1, -1}).expand({getSize(), -1}));
+    return c10::make_intrusive<Done>();
+  }
+  int64_t gathered_bytes = 0;
+
+ private:
+  struct Done : c10d::Work {
+    bool wait(std::chrono::milliseconds) override { return true; }
+  };
+};
+
+int64_t StatusBytes(const std::string& key) {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with(key + ":")) return std::stoll(line.substr(key.size() + 1)) * 1024;
+  }
+  return -1;
+}
+
+TEST(ShardedLoss, MemoryBeyondInputsAndGatheredRowsStaysUnder40Megabytes) {
+  const auto echo = c10::make_intrusive<Echo>(0, 32);
+  const auto handle = std::make_shared<ProcessGroupHandle>();
+  handle->backend = echo;
+  Group group(handle, 0, 32);
+  at::set_num_threads(1);
+  const at::Tensor x = Normal({64, 8192}, 1).to(at::kFloat).set_requires_grad(true),
+                   y = Normal({64, 8192}, 2).to(at::kFloat).set_requires_grad(true);
+  x.mutable_grad() = at::ones_like(x);  // the gradients that every side must produce
+  y.mutable_grad() = at::ones_like(y);
+  malloc_trim(0);  // what earlier tests freed must not be reused unseen
+  const int64_t before = StatusBytes("VmRSS");
+  std::ofstream("/proc/self/clear_refs") << "5";  // the peak starts anew
+  VicregLoss({x, y}, kAuthors, LossForm::kAuto, group, 1).loss.backward();
+  EXPECT_EQ(echo->gathered_bytes, int64_t{2} * 2048 * 8192 * 4);
+  const int64_t beyond = StatusBytes("VmHWM") - before - echo->gathered_bytes;
+  RecordProperty("megabytes", std::to_string(static_cast<double>(beyond) / 1e6));
+  std::printf("beyond inputs and gathered rows: %.1f MB\n", static_cast<double>(beyond) / 1e6);
+  EXPECT_LE(beyond, 40'000'000);
+}
+
+// 19998 numbers of size 1 and three zeros: v = 19998/20000, and v + 1e-4 is 1 in fp64.
+TEST(VicregLoss, SpreadOfExactlyGammaHasNoVarianceGradient) {
+  for (const int64_t zeros : {3, 5}) {
+    SCOPED_TRACE("zeros " + std::to_string(zeros));
+    RunRanks(3, [&](Group& group) {
+      const int64_t own = group.rank() == 2 ? 20001 - 2 * 4000 : 4000;
+      at::Tensor x = at::ones({own, 1}, at::kFloat);
+      x.slice(0, 1, own, 2).neg_();
+      if (group.rank() == 2) x.narrow(0, own - zeros, zeros).zero_();
+      x.set_requires_grad(true);
+      const VicregResult result = VicregLoss({x, x.detach()}, {0, {{1, 0}, {0, 0}}}, LossForm::kAuto, group, 1);
+      result.loss.backward();
+      EXPECT_EQ(result.terms.z_std_below, zeros == 3 ? 0 : 1);
+      EXPECT_EQ(result.terms.variance == 0, zeros == 3);
+      EXPECT_EQ(x.grad().abs().max().item<double>() == 0, zeros == 3);
+    });
+  }
+}
+
+TEST(VicregLoss, ConventionsKeepTheirSumForAnyNumberOfViews) {
+  using recipe::Convention;
+  const struct {
+    Convention convention;
+    int views;
+    double mu, nu;  // of 25 and 1
+  } rows[] = {{Convention::kAuthors, 2, 12.5, 1},   {Convention::kPaper, 2, 25, 1},
+              {Convention::kVicregl, 2, 12.5, 0.5}, {Convention::kAuthors, 4, 6.25, 0.5},
+              {Convention::kPaper, 4, 12.5, 0.5},   {Convention::kVicregl, 4, 6.25, 0.25}};
+  for (const auto& row : rows) {
+    const VicregWeights weights = WeightsFor(row.convention, 25, 25, 1, row.views);
+    EXPECT_EQ(weights.lambda_, 25);
+    ASSERT_EQ(weights.views.size(), static_cast<std::size_t>(row.views));
+    for (const ViewWeights& view : weights.views) {
+      EXPECT_EQ(view.mu, row.mu);
+      EXPECT_EQ(view.nu, row.nu);
+    }
   }
 }
 
@@ -399,7 +661,7 @@ TEST(VicregLoss, ConstantColumnHasFiniteLossAndNoGradient) {
     at::Tensor x = Normal({5, 3}, 1);
     x.select(1, 1).fill_(7);
     x.set_requires_grad(true);
-    const VicregResult result = VicregLoss(x, Normal({5, 3}, 2), {0, 12.5, 1}, form, alone, 1);
+    const VicregResult result = VicregLoss({x, Normal({5, 3}, 2)}, Each(0, 12.5, 1), form, alone, 1);
     result.loss.backward();
     EXPECT_TRUE(std::isfinite(result.terms.loss));
     EXPECT_DOUBLE_EQ(result.terms.z_std_min, 0.01);  // sqrt(eps)
@@ -414,7 +676,7 @@ TEST(VicregLoss, OneDimensionHasNoCovariance) {
     SCOPED_TRACE(NameOf(form));
     Group alone;
     const at::Tensor x = Normal({5, 1}, 1).set_requires_grad(true);
-    const VicregResult result = VicregLoss(x, Normal({5, 1}, 2), {0, 0, 1}, form, alone, 1);
+    const VicregResult result = VicregLoss({x, Normal({5, 1}, 2)}, Each(0, 0, 1), form, alone, 1);
     result.loss.backward();
     EXPECT_NEAR(result.terms.covariance, 0, 1e-14);
     EXPECT_LT(x.grad().abs().max().item<double>(), 1e-14);
@@ -438,7 +700,8 @@ TEST(VicregLoss, FirstTermThatIsNotFiniteIsNamedOnEveryRank) {
       RunRanks(3, [&](Group& group) {
         at::Tensor x = Normal({2, 4}, 1), y = Normal({2, 4}, 2);
         if (group.rank() == 1) x[0].narrow(0, 2, 2).fill_(row.x), y[0].narrow(0, 2, 2).fill_(row.y);
-        EXPECT_EQ(VicregLoss(x, y, kAuthors, form, group, 3).terms.nonfinite_term, row.term) << "rank " << group.rank();
+        EXPECT_EQ(VicregLoss({x, y}, kAuthors, form, group, 3).terms.nonfinite_term, row.term)
+            << "rank " << group.rank();
       });
     }
   }
@@ -448,7 +711,7 @@ TEST(VicregLoss, RefusesFewerThanTwoRowsAndUnlikeViews) {
   const auto refusal = [](const at::Tensor& x, const at::Tensor& y) -> std::string {
     Group alone;
     try {
-      VicregLoss(x, y, kAuthors, LossForm::kAuto, alone, 1);
+      VicregLoss({x, y}, kAuthors, LossForm::kAuto, alone, 1);
     } catch (const std::invalid_argument& error) {
       return error.what();
     }
@@ -457,17 +720,22 @@ TEST(VicregLoss, RefusesFewerThanTwoRowsAndUnlikeViews) {
   EXPECT_THAT(refusal(Normal({1, 3}, 1), Normal({1, 3}, 2)), HasSubstr("at least 2 rows over all ranks; found 1"));
   EXPECT_THAT(refusal(Normal({4, 3}, 1), Normal({4, 2}, 2)), HasSubstr("one shape"));
   EXPECT_THAT(refusal(Normal({4, 3}, 1), Normal({4, 3}, 2).to(at::kFloat)), HasSubstr("dtype"));
+  EXPECT_THAT(refusal(Normal({4, 0}, 1), Normal({4, 0}, 2)), HasSubstr("D >= 1"));
   EXPECT_EQ(refusal(Normal({2, 3}, 1), Normal({2, 3}, 2)), "");
+  Group alone;
+  EXPECT_THROW(VicregLoss({Normal({4, 3}, 1)}, Each(25, 12.5, 1, 1), LossForm::kAuto, alone, 1), std::invalid_argument);
+  EXPECT_THROW(VicregLoss({Normal({4, 3}, 1), Normal({4, 3}, 2)}, Each(25, 12.5, 1, 3), LossForm::kAuto, alone, 1),
+               std::invalid_argument);
   // One row on each of two ranks is two rows.
   RunRanks(2, [](Group& group) {
-    EXPECT_NO_THROW(VicregLoss(Normal({1, 3}, 1), Normal({1, 3}, 2), kAuthors, LossForm::kAuto, group, 2));
+    EXPECT_NO_THROW(VicregLoss({Normal({1, 3}, 1), Normal({1, 3}, 2)}, kAuthors, LossForm::kAuto, group, 2));
   });
 }
 
 TEST(VicregLoss, SecondDerivativeIsRefused) {
   Group alone;
   const at::Tensor x = Normal({4, 3}, 1).set_requires_grad(true);
-  const at::Tensor loss = VicregLoss(x, Normal({4, 3}, 2), kAuthors, LossForm::kAuto, alone, 1).loss;
+  const at::Tensor loss = VicregLoss({x, Normal({4, 3}, 2)}, kAuthors, LossForm::kAuto, alone, 1).loss;
   EXPECT_THROW(loss.backward({}, /*retain_graph=*/true, /*create_graph=*/true), std::logic_error);
 }
 

@@ -25,7 +25,9 @@ using Steady = std::chrono::steady_clock;
 
 constexpr std::uint32_t kMaxQueries = 2000;  // test images used for the online kNN
 
-double Seconds(Steady::time_point from, Steady::time_point to) { return std::chrono::duration<double>(to - from).count(); }
+double Seconds(Steady::time_point from, Steady::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
 
 // One rank's run. `phase` and `step` say where it is when something throws.
 class Training {
@@ -77,8 +79,8 @@ class Training {
     knn_every_ = recipe::InSteps(recipe_.knn.every, images_.count, recipe_.batch_size, 1);
     if (context_.resume) {
       phase = "resume";
-      LoadCheckpoint(context_.artifact_root, context_.resume->path, context_.resume->hash, context_.resume->step, context_.recipe_hash,
-                     network_->parameters().all(), optimizer_->State());
+      LoadCheckpoint(context_.artifact_root, context_.resume->path, context_.resume->hash, context_.resume->step,
+                     context_.recipe_hash, network_->parameters().all(), optimizer_->State());
       step = last_checkpoint_ = context_.resume->step;
       observer_.OnLog("resumed from " + context_.resume->path);
     }
@@ -95,9 +97,13 @@ class Training {
   }
 
   void OpenQueries() {
-    if (images_.labels.empty()) throw RankError(ExitReason::kData, "evaluation.knn needs labels, and the training images have none: remove evaluation.knn");
+    if (images_.labels.empty())
+      throw RankError(ExitReason::kData,
+                      "evaluation.knn needs labels, and the training images have none: remove evaluation.knn");
     queries_ = ReadIdx(context_.data_root, recipe_.data.path, "test", kMaxQueries);
-    if (queries_.labels.empty()) throw RankError(ExitReason::kData, "evaluation.knn needs labels, and the test images have none: remove evaluation.knn");
+    if (queries_.labels.empty())
+      throw RankError(ExitReason::kData,
+                      "evaluation.knn needs labels, and the test images have none: remove evaluation.knn");
   }
 
   // All ranks stop after the same step: one tiny all-gather of the wish.
@@ -112,14 +118,17 @@ class Training {
     phase = "data";
     Batch batch = loader_->Next();
     const std::int64_t side = recipe_.augmentation.size;
-    const at::Tensor images = at::from_blob(batch.views.data(), {2 * batch.rows, recipe_.data.channels, side, side}, at::kFloat);
+    const at::Tensor images =
+        at::from_blob(batch.views.data(), {2 * batch.rows, recipe_.data.channels, side, side}, at::kFloat);
 
     phase = "forward";
     const at::Tensor embeddings = network_->Forward(images, 2, group_);
     const auto views = embeddings.chunk(2);
-    const VicregWeights weights{recipe_.loss.lambda_, recipe_.loss.mu_per_view, recipe_.loss.nu_per_view};
+    const VicregWeights weights{
+        recipe_.loss.lambda_,
+        std::vector<ViewWeights>(views.size(), {recipe_.loss.mu_per_view, recipe_.loss.nu_per_view})};
     // The reducer averages over W ranks.
-    const VicregResult result = VicregLoss(views[0], views[1], weights, recipe_.loss.form, group_, group_.size());
+    const VicregResult result = VicregLoss(views, weights, recipe_.loss.form, group_, group_.size());
     if (!result.terms.nonfinite_term.empty()) Numeric(result.terms.nonfinite_term + " term");
 
     phase = "backward";
@@ -131,7 +140,8 @@ class Training {
     if (!std::isfinite(grad_norm)) Numeric("gradient");
 
     phase = "optimizer";
-    const double rate = LearningRate(step, total_steps_, warmup_, recipe_.optimizer.peak_lr, recipe_.schedule.final_fraction);
+    const double rate =
+        LearningRate(step, total_steps_, warmup_, recipe_.optimizer.peak_lr, recipe_.schedule.final_fraction);
     optimizer_->Step(rate, step + 1);
     ++step;
     if (!stepping_) {
@@ -148,7 +158,8 @@ class Training {
   }
 
   [[noreturn]] void Numeric(const std::string& what) {
-    throw RankError(ExitReason::kNumeric, what + " is not finite at step " + std::to_string(step + 1) + "; no rank took the step: lower the learning rate");
+    throw RankError(ExitReason::kNumeric, what + " is not finite at step " + std::to_string(step + 1) +
+                                              "; no rank took the step: lower the learning rate");
   }
 
   StepRow Row(const VicregTerms& t, double grad_norm, double rate, double seconds) {
@@ -173,7 +184,9 @@ class Training {
     const auto now = Steady::now();
     row.images_per_second = static_cast<double>(recipe_.batch_size) / std::max(Seconds(last_row_, now), 1e-9);
     last_row_ = now;
-    row.time_us = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+    row.time_us =
+        std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::system_clock::now().time_since_epoch())
+            .count();
     return row;
   }
 
@@ -181,8 +194,10 @@ class Training {
     phase = "evaluation";
     const at::Tensor bank = Represent(*network_, images_, recipe_.augmentation.size, group_);
     const at::Tensor queries = Represent(*network_, queries_, recipe_.augmentation.size, group_);
-    const double accuracy = KnnAccuracy(bank, images_.labels, queries, queries_.labels, recipe_.knn.k, recipe_.knn.temperature);
-    observer_.OnLog("step " + std::to_string(step) + ": " + std::to_string(recipe_.knn.k) + "-NN accuracy " + std::to_string(accuracy));
+    const double accuracy =
+        KnnAccuracy(bank, images_.labels, queries, queries_.labels, recipe_.knn.k, recipe_.knn.temperature);
+    observer_.OnLog("step " + std::to_string(step) + ": " + std::to_string(recipe_.knn.k) + "-NN accuracy " +
+                    std::to_string(accuracy));
     last_row_ = Steady::now();  // the rate is the steps' alone
     return accuracy;
   }
@@ -193,7 +208,8 @@ class Training {
     phase = "checkpoint";
     last_checkpoint_ = step;
     if (!lead()) return;
-    const SavedCheckpoint saved = SaveCheckpoint(context_.artifact_root, Id(), network_->parameters().all(), optimizer_->State());
+    const SavedCheckpoint saved =
+        SaveCheckpoint(context_.artifact_root, Id(), network_->parameters().all(), optimizer_->State());
     observer_.OnCheckpoint({step, saved.path, saved.hash, saved.bytes});
     // Only this attempt's own older ones; the one it resumed from stays until the coordinator no longer needs it.
     written_.push_back(saved.path);
@@ -206,7 +222,8 @@ class Training {
   void Export() {
     phase = "export";
     if (!lead()) return;
-    observer_.OnExport(SaveExport(context_.artifact_root, Id(), network_->parameters().all(), recipe::Serialize(recipe_)));
+    observer_.OnExport(
+        SaveExport(context_.artifact_root, Id(), network_->parameters().all(), recipe::Serialize(recipe_)));
   }
 
   const recipe::Recipe& recipe_;
@@ -231,7 +248,10 @@ class Training {
 Outcome Run(const recipe::Recipe& recipe, const RankContext& context, const StopFlag& stop, Observer& observer) {
   at::set_num_threads(std::max(context.threads, 1));
   Training training(recipe, context, stop, observer);
-  const auto where = [&] { return " (rank " + std::to_string(context.rank) + ", step " + std::to_string(training.step) + ", " + training.phase + ")"; };
+  const auto where = [&] {
+    return " (rank " + std::to_string(context.rank) + ", step " + std::to_string(training.step) + ", " +
+           training.phase + ")";
+  };
   try {
     return training.Go();
   } catch (const RankError& error) {
@@ -239,10 +259,12 @@ Outcome Run(const recipe::Recipe& recipe, const RankContext& context, const Stop
   } catch (const std::exception& error) {
     std::string text = error.what();
     text = text.substr(0, text.find('\n'));  // torch appends a stack trace
-    const ExitReason reason = training.phase == "rendezvous" ? ExitReason::kRendezvous
-                              // Every torch call between ranks is a collective of gloo's; its message says so.
-                              : text.find("gloo") != std::string::npos || text.find("Connection closed") != std::string::npos ? ExitReason::kCollective
-                                                                                                                                : ExitReason::kInternal;
+    const ExitReason reason =
+        training.phase == "rendezvous" ? ExitReason::kRendezvous
+        // Every torch call between ranks is a collective of gloo's; its message says so.
+        : text.find("gloo") != std::string::npos || text.find("Connection closed") != std::string::npos
+            ? ExitReason::kCollective
+            : ExitReason::kInternal;
     return {reason, text + where(), training.step};
   }
 }

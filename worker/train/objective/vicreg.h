@@ -1,47 +1,65 @@
 #pragma once
 
-// VICReg (arXiv 2105.04906, section 4) over the rows of all ranks, each rank computing value and gradient of its own rows only.
+// VICReg (arXiv 2105.04906, section 4) over the rows of all ranks and V >= 2 views, each rank computing value and
+// gradient of its own rows only:
+//
+//   L = lambda * inv + sum over views k of (mu_k * var_k + nu_k * cov_k)
 //
 // SUM semantics: with N rows present over all ranks, the loss is one number L for the job, and backward gives exactly
-// grad_scale * dL/dZ for this rank's rows. A reducer that averages needs grad_scale = W, one that sums needs 1.
-// Backward runs no collective. Not thread-safe; every rank calls it in the same order.
+// grad_scale * dL/dZ_k for this rank's rows. A reducer that averages needs grad_scale = W, one that sums needs 1.
+// Forward computes the gradient too; backward multiplies it with what comes from above and runs no collective.
+// Statistics, products and gradient are fp32, whatever type the embeddings have and inside any autocast; fp64 for fp64
+// embeddings.
 //
-// Moments are merged in rank order in fp64 (Chan's update), so they are the same bits on every rank. Rows are centred with the
-// global mean before they are sent; the gradient needs no term for the mean, because centred columns sum to zero.
+// Collectives of forward: one all-gather of moments (moments.h); then Gram form (gram.h), D > N: one of the centred
+// rows and one of a scalar per view; covariance form (covariance.h), D <= N: one all-reduce per column block. Every
+// rank calls in the same order; not thread-safe.
 
 #include <ATen/core/Tensor.h>
 
 #include <string>
+#include <vector>
 
 #include "common/recipe/recipe.h"
 #include "worker/train/distributed/group.h"
 
 namespace vicreg::train {
 
-// L = lambda * inv + sum over views of (mu_per_view * var + nu_per_view * cov).
-struct VicregWeights {
-  double lambda_ = 25, mu_per_view = 12.5, nu_per_view = 1;
+struct ViewWeights {
+  double mu = 12.5, nu = 1;
 };
+
+struct VicregWeights {
+  double lambda_ = 25;
+  std::vector<ViewWeights> views = std::vector<ViewWeights>(2);  // one per view
+};
+
+// What `convention` makes of the job's coefficients. Two views: `authors` mu/2 and nu, `paper` mu and nu, `vicregl`
+// mu/2 and nu/2 each; with more views the sum of their weights stays what it is with two.
+VicregWeights WeightsFor(recipe::Convention convention, double lambda, double mu, double nu, int views);
 
 struct VicregTerms {
   double loss = 0;
   double invariance = 0, variance = 0, covariance = 0;  // raw; the last two summed over views
   double invariance_weighted = 0, variance_weighted = 0, covariance_weighted = 0;
-  double z_std_mean = 0, z_std_min = 0, z_std_below = 0;  // of the worse view; share of dimensions below gamma = 1
-  double covariance_noise_floor = 0;                      // expected covariance term of independent columns, summed over views
-  double mismatch = 0;                                    // inv / (mean variance of X + of Y)
+  double z_std_mean = 0, z_std_min = 0, z_std_below = 0;  // of the worst view; share of dimensions below gamma = 1
+  double covariance_noise_floor = 0;  // expected covariance term of independent columns, summed over views
+  double mismatch = 0;                // inv / expected inv of unrelated views; V = 2: of mean v_X + mean v_Y
   // First term that is not finite ("invariance", "variance", "covariance"), empty if all are. The same on every rank.
   std::string nonfinite_term;
 };
 
 struct VicregResult {
-  at::Tensor loss;  // scalar with a graph; its value is terms.loss, on every rank
+  at::Tensor loss;  // scalar with a graph; its value is terms.loss, on every rank. fp32 for half-precision embeddings
   VicregTerms terms;
+  recipe::LossForm form = recipe::LossForm::kAuto;  // the one that was computed: kGram or kCovariance
 };
 
-// x, y: [n_r, D], float32 or float64, row i of both of one sample; n_r may differ between ranks and be 0.
-// Throws std::invalid_argument when shapes differ, or fewer than 2 rows are present over all ranks.
-VicregResult VicregLoss(const at::Tensor& x, const at::Tensor& y, const VicregWeights& weights, recipe::LossForm form, Group& group,
-                        double grad_scale);
+// views: [n_r, D] each, one floating type, row i of all of one sample; n_r may differ between ranks and be 0.
+// kAuto looks at (N, D) only, so that another number of ranks keeps the form.
+// Throws std::invalid_argument when there are fewer than 2 views, shapes or types differ, D is 0, the weights are not
+// one per view, or fewer than 2 rows are present over all ranks.
+VicregResult VicregLoss(const std::vector<at::Tensor>& views, const VicregWeights& weights, recipe::LossForm form,
+                        Group& group, double grad_scale);
 
 }  // namespace vicreg::train

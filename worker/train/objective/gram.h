@@ -1,0 +1,20 @@
+#pragma once
+
+// Covariance term by the Gram matrix G = Zc Zc^T, for D > N: |Zc^T Zc|^2 = |Zc Zc^T|^2, and each rank needs its own n_r
+// rows of G. One all-gather of the centred rows of all views; then no collective but one scalar per view. Never holds
+// more of G than n_r x 2048.
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "worker/train/distributed/group.h"
+
+namespace vicreg::train {
+
+// Adds scale[k] * G Zc (this rank's rows) to gradients[k] and returns |C|^2 (N - 1)^2 of each view over all ranks, the
+// diagonal included. `centred` [n_r, V, D]; most_rows: n_r of the largest rank.
+std::vector<double> AddGramGradient(const at::Tensor& centred, std::int64_t most_rows, const std::vector<double>& scale,
+                                    std::vector<at::Tensor>& gradients, Group& group);
+
+}  // namespace vicreg::train
