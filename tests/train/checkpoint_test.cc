@@ -1,5 +1,8 @@
 // Goal: what is saved comes back bit for bit, and nothing damaged is ever used.
-// Method: tensors saved and parsed again; every single bit of the header and many cuts changed; checkpoints changed file by file.
+// Method: tensors saved and parsed again; every single bit of the header and many cuts changed; checkpoints changed
+// file by file.
+
+#include "worker/train/checkpoint/checkpoint.h"
 
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
@@ -11,7 +14,6 @@
 #include <fstream>
 
 #include "common/files.h"
-#include "worker/train/checkpoint/checkpoint.h"
 #include "worker/train/checkpoint/safetensors.h"
 #include "worker/train/error.h"
 
@@ -22,7 +24,9 @@ namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
 std::vector<NamedTensor> Tensors(float first) {
-  return {{"a.weight", at::arange(12, at::kFloat).reshape({3, 4}) + first}, {"b", at::full({}, 7, at::kLong)}, {"c", at::arange(3, at::kDouble)}};
+  return {{"a.weight", at::arange(12, at::kFloat).reshape({3, 4}) + first},
+          {"b", at::full({}, 7, at::kLong)},
+          {"c", at::arange(3, at::kDouble)}};
 }
 
 std::string File(const std::string& header, const std::string& data) {
@@ -44,13 +48,16 @@ TEST(Safetensors, RoundTrip) {
 TEST(Safetensors, RefusesWhatLies) {
   const std::string eight(8, 'x');
   EXPECT_NO_THROW(ParseSafetensors(File(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", eight)));
-  for (const std::string header : {
-           R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
-           R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,8]}})",
-           R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
-           R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,12]}})", R"({"a":{"dtype":"F99","shape":[2],"data_offsets":[0,8]}})",
-           R"({"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})",
-           R"({"a":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,8]}})", R"([1])", R"({"a":)", ""}) {
+  for (
+      const std::string header :
+      {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+       R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,8]}})",
+       R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+       R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+       R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,12]}})",
+       R"({"a":{"dtype":"F99","shape":[2],"data_offsets":[0,8]}})",
+       R"({"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})",
+       R"({"a":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,8]}})", R"([1])", R"({"a":)", ""}) {
     EXPECT_THROW(ParseSafetensors(File(header, eight)), std::invalid_argument) << header;
   }
 }
@@ -68,7 +75,8 @@ TEST(Safetensors, AnyBitOfTheHeaderAndAnyCut) {
       EXPECT_THROW(CopyInto(ParseSafetensors(bad), target), std::invalid_argument) << "byte " << i << " bit " << bit;
     }
   }
-  for (std::size_t size = 0; size < good.size(); ++size) EXPECT_THROW(ParseSafetensors(good.substr(0, size)), std::invalid_argument) << size;
+  for (std::size_t size = 0; size < good.size(); ++size)
+    EXPECT_THROW(ParseSafetensors(good.substr(0, size)), std::invalid_argument) << size;
 }
 
 class CheckpointTest : public ::testing::Test {

@@ -1,8 +1,11 @@
 # The training core: objective, network, optimizers, ranks together.
-vicreg_test(train_objective_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/objective_test.cc LIBS vicreg_train_core)
-vicreg_test(train_model_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/model_test.cc LIBS vicreg_train_core)
-vicreg_test(train_encoders_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/model_encoders_test.cc LIBS vicreg_train_core)
+vicreg_test(train_objective_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/objective_test.cc LIBS vicreg_rank_threads vicreg_train_core)
+vicreg_test(train_model_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/model_test.cc LIBS vicreg_rank_threads vicreg_train_core)
+vicreg_test(train_encoders_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/model_encoders_test.cc LIBS vicreg_rank_threads vicreg_train_core)
 vicreg_test(train_optim_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/optim_test.cc LIBS vicreg_train vicreg_train_core)
 vicreg_test(train_parity_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/parity_test.cc LIBS vicreg_train_cli vicreg_train_core
   LABEL process TIMEOUT 180)
 add_dependencies(train_parity_test vicreg-train)
+vicreg_test(train_objective_tool_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/objective_tool_test.cc LIBS vicreg_train vicreg_train_core
+  LABEL process TIMEOUT 240)
+add_dependencies(train_objective_tool_test vicreg-train)

@@ -1,6 +1,6 @@
 // Goal: batches are a function of (seed, step) alone and files that lie are refused by name.
-// Method: the committed fixture read whole and damaged; batches of several thread counts and world sizes compared bit by bit;
-// draw frequencies over 10,000 samples against their expectation within five standard errors.
+// Method: the committed fixture read whole and damaged; batches of several thread counts and world sizes compared bit
+// by bit; draw frequencies over 10,000 samples against their expectation within five standard errors.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -31,10 +31,14 @@ class Folder {
   }
   ~Folder() { fs::remove_all(path); }
   std::string path;
-  void Write(const std::string& name, const std::string& bytes) const { std::ofstream(path + "/" + name, std::ios::binary) << bytes; }
+  void Write(const std::string& name, const std::string& bytes) const {
+    std::ofstream(path + "/" + name, std::ios::binary) << bytes;
+  }
 };
 
-std::string Big(std::uint32_t n) { return {static_cast<char>(n >> 24), static_cast<char>(n >> 16), static_cast<char>(n >> 8), static_cast<char>(n)}; }
+std::string Big(std::uint32_t n) {
+  return {static_cast<char>(n >> 24), static_cast<char>(n >> 16), static_cast<char>(n >> 8), static_cast<char>(n)};
+}
 std::string Images(std::uint32_t magic, std::uint32_t n, std::uint32_t h, std::uint32_t w, std::size_t bytes) {
   return Big(magic) + Big(n) + Big(h) + Big(w) + std::string(bytes, 'x');
 }
@@ -135,7 +139,8 @@ std::vector<std::vector<float>> Global(const ImageSet& images, int world, int th
       const Batch batch = loader.Next();
       EXPECT_EQ(batch.step, first + s);
       for (int v = 0; v < 2; ++v) {
-        std::copy_n(batch.views.data() + v * batch.rows * 784, batch.rows * 784, out[static_cast<std::size_t>(s)].data() + (v * 300 + begin) * 784);
+        std::copy_n(batch.views.data() + v * batch.rows * 784, batch.rows * 784,
+                    out[static_cast<std::size_t>(s)].data() + (v * 300 + begin) * 784);
       }
     }
   }

@@ -1,5 +1,5 @@
-// Goal: networks are torchvision's, and batch norm over ranks is batch norm over all rows. Method: names and shapes from a
-// written list; forward and backward against ATen's own operations; ranks as threads against one process.
+// Goal: networks are torchvision's, and batch norm over ranks is batch norm over all rows. Method: names and shapes
+// from a written list; forward and backward against ATen's own operations; ranks as threads against one process.
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>

@@ -1,6 +1,6 @@
-// Goal: a run that was stopped and resumed ends with the same bits as one that was not; a run that goes wrong says where; kNN is
-// what a plain loop computes.
-// Method: whole runs of a small recipe on the committed fixture, one rank, compared by the bytes of their checkpoints.
+// Goal: a run that was stopped and resumed ends with the same bits as one that was not; a run that goes wrong says
+// where; kNN is what a plain loop computes. Method: whole runs of a small recipe on the committed fixture, one rank,
+// compared by the bytes of their checkpoints.
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
@@ -72,7 +72,9 @@ class RunTest : public ::testing::Test {
     context.artifact_root = root_;
     return context;
   }
-  std::string Bytes(const CheckpointInfo& info, const std::string& name) { return *ReadFile(root_ + "/" + info.path + "/" + name); }
+  std::string Bytes(const CheckpointInfo& info, const std::string& name) {
+    return *ReadFile(root_ + "/" + info.path + "/" + name);
+  }
 
   std::string root_;
   StopFlag stop_;
@@ -118,7 +120,8 @@ void Fill(Network& network, const std::vector<NamedTensor>& tensors, const std::
     }
   }
   ASSERT_GT(filled, 0u);
-  const auto wanted = std::count_if(tensors.begin(), tensors.end(), [&](const NamedTensor& t) { return (prefix + t.name).rfind("encoder.", 0) == 0; });
+  const auto wanted = std::count_if(tensors.begin(), tensors.end(),
+                                    [&](const NamedTensor& t) { return (prefix + t.name).rfind("encoder.", 0) == 0; });
   ASSERT_EQ(filled, static_cast<std::size_t>(wanted));
 }
 
@@ -137,7 +140,8 @@ TEST_F(RunTest, ExportedEncoderHasTheFeaturesOfTheOneInTraining) {
     Fill(trained, ParseSafetensors(Bytes(recorder.checkpoints.back(), "model.safetensors")), "");
     recipe.seed = 99;  // nothing of another network's own weights may remain
     Network exported(recipe);
-    const std::vector<NamedTensor> encoder = ParseSafetensors(*ReadFile(root_ + "/" + recorder.exported + "/encoder.safetensors"));
+    const std::vector<NamedTensor> encoder =
+        ParseSafetensors(*ReadFile(root_ + "/" + recorder.exported + "/encoder.safetensors"));
     EXPECT_FALSE(at::equal(Represent(exported, images, 28, alone), Represent(trained, images, 28, alone)));
     Fill(exported, encoder, "encoder.");
     EXPECT_TRUE(at::equal(Represent(exported, images, 28, alone), Represent(trained, images, 28, alone)));
@@ -160,7 +164,10 @@ TEST_F(RunTest, NumericFailureNamesStepAndTerm) {
   Recorder recorder;
   const Outcome outcome = train::Run(recipe, Context(1), stop_, recorder);
   EXPECT_EQ(outcome.reason, ExitReason::kNumeric) << outcome.message;
-  EXPECT_THAT(outcome.message, ::testing::ContainsRegex("(invariance|variance|covariance) term is not finite at step [0-9]+|gradient is not finite at step [0-9]+"));
+  EXPECT_THAT(
+      outcome.message,
+      ::testing::ContainsRegex(
+          "(invariance|variance|covariance) term is not finite at step [0-9]+|gradient is not finite at step [0-9]+"));
   EXPECT_THAT(outcome.message, HasSubstr("rank 0"));
 }
 
@@ -189,7 +196,8 @@ TEST(Knn, EqualsAPlainLoop) {
   std::vector<std::uint8_t> bank_labels, labels;
   const auto fill = [](at::Tensor& t, double a) {
     float* data = t.mutable_data_ptr<float>();
-    for (std::int64_t i = 0; i < t.numel(); ++i) data[i] = static_cast<float>(std::sin(a * static_cast<double>(i + 1) * static_cast<double>(i + 3)));
+    for (std::int64_t i = 0; i < t.numel(); ++i)
+      data[i] = static_cast<float>(std::sin(a * static_cast<double>(i + 1) * static_cast<double>(i + 3)));
   };
   fill(bank, 1.7);
   fill(queries, 2.3);

@@ -8,8 +8,20 @@
 namespace vicreg::train {
 
 // Same names as vicreg.v1.ExitReason.
-enum class ExitReason { kCompleted, kStopped, kConfig, kData, kFingerprint, kNoValidCheckpoint, kNumeric, kMismatch,
-                        kRendezvous, kCollective, kStorage, kInternal };
+enum class ExitReason {
+  kCompleted,
+  kStopped,
+  kConfig,
+  kData,
+  kFingerprint,
+  kNoValidCheckpoint,
+  kNumeric,
+  kMismatch,
+  kRendezvous,
+  kCollective,
+  kStorage,
+  kInternal
+};
 
 // Thrown anywhere below Run (trainer.h), caught there.
 class RankError : public std::runtime_error {

@@ -15,7 +15,8 @@
 
 namespace vicreg::train {
 
-// Row of one finished optimizer step; same meaning as vicreg.v1.MetricRow (proto/vicreg/v1/metrics.proto), without attempt.
+// Row of one finished optimizer step; same meaning as vicreg.v1.MetricRow (proto/vicreg/v1/metrics.proto), without
+// attempt.
 struct StepRow {
   std::int64_t step = 0;  // 1-based
   double epoch = 0, loss = 0;
@@ -41,8 +42,8 @@ class Observer {
   virtual ~Observer() = default;
   // Rendezvous done, data open, model built.
   virtual void OnConnected(std::int64_t resume_step, std::int64_t total_steps) = 0;
-  virtual void OnStepping(std::int64_t step) = 0;          // every rank, after its first finished step
-  virtual void OnRow(const StepRow& row) = 0;              // rank 0, every step, in order
+  virtual void OnStepping(std::int64_t step) = 0;             // every rank, after its first finished step
+  virtual void OnRow(const StepRow& row) = 0;                 // rank 0, every step, in order
   virtual void OnCheckpoint(const CheckpointInfo& info) = 0;  // rank 0; files are durable
   virtual void OnExport(const std::string& path) = 0;         // rank 0; folder relative to the artifact root
   virtual void OnLog(const std::string& line) = 0;
@@ -64,7 +65,8 @@ struct RankContext {
   std::string job_id = "local", project = "default";
   std::string recipe_hash;
   std::string data_root;      // absolute folder of recipe.data.root
-  std::string artifact_root;  // absolute; checkpoints go to <project>/<job>/a<attempt>/step-<n>, the export to <project>/<job>/export
+  std::string artifact_root;  // absolute; checkpoints go to <project>/<job>/a<attempt>/step-<n>, the export to
+                              // <project>/<job>/export
   int threads = 1;            // cores this rank may use: OpenMP and loader threads
   std::optional<ResumePoint> resume;
   std::shared_ptr<KeyValueStore> store;  // rendezvous; may be null when world_size is 1
@@ -76,7 +78,8 @@ struct Outcome {
   std::int64_t step = 0;
 };
 
-// Trains from the resume point (or step 0) to the end of the recipe, or until `stop`. Never throws; called once per process.
+// Trains from the resume point (or step 0) to the end of the recipe, or until `stop`. Never throws; called once per
+// process.
 Outcome Run(const recipe::Recipe& recipe, const RankContext& context, const StopFlag& stop, Observer& observer);
 
 }  // namespace vicreg::train

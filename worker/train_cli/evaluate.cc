@@ -44,7 +44,8 @@ Export Open(const std::string& folder) {
   try {
     const nlohmann::json json = nlohmann::json::parse(facts);
     if (const std::string found = Sha256Hex(weights); found != json.at("encoder_sha256").get<std::string>()) {
-      Invalid(folder, "encoder.safetensors has hash " + found + "; export.json expects " + json.at("encoder_sha256").get<std::string>());
+      Invalid(folder, "encoder.safetensors has hash " + found + "; export.json expects " +
+                          json.at("encoder_sha256").get<std::string>());
     }
     return {json.at("job"), json.at("step"), recipe::Deserialize(json.at("recipe").dump()), ParseSafetensors(weights)};
   } catch (const nlohmann::json::exception& error) {
@@ -65,7 +66,8 @@ std::vector<NamedTensor> EncoderOf(Network& network) {
 
 ImageSet Labelled(const std::string& root, const recipe::Data& data, const std::string& split, std::int64_t limit) {
   ImageSet set = ReadIdx(root, data.path, split, limit);
-  if (set.labels.empty()) throw RankError(ExitReason::kData, "split " + split + " in " + root + " has no labels; accuracy needs them");
+  if (set.labels.empty())
+    throw RankError(ExitReason::kData, "split " + split + " in " + root + " has no labels; accuracy needs them");
   return set;
 }
 
@@ -76,7 +78,9 @@ class Comparison {
 
   Score Pixels() {
     const int size = recipe_.augmentation.size;
-    const auto flat = [&](const ImageSet& set, int shift) { return EvaluationImages(set, 0, set.count, size, shift).flatten(1); };
+    const auto flat = [&](const ImageSet& set, int shift) {
+      return EvaluationImages(set, 0, set.count, size, shift).flatten(1);
+    };
     const at::Tensor bank = flat(bank_, 0), mean = bank.mean(0, true);
     return Both("raw pixels", bank - mean, flat(queries_, 0) - mean, flat(queries_, shift_) - mean);
   }
@@ -84,7 +88,8 @@ class Comparison {
   Score Untrained() {
     Network network(recipe_);
     for (std::uint32_t i = 0; i + 2 <= bank_.count; i += kBlock) {
-      network.Forward(EvaluationImages(bank_, i, std::min(i + kBlock, bank_.count), recipe_.augmentation.size), 1, group_);
+      network.Forward(EvaluationImages(bank_, i, std::min(i + kBlock, bank_.count), recipe_.augmentation.size), 1,
+                      group_);
     }
     return Encoded("untrained encoder", network);
   }
@@ -94,7 +99,8 @@ class Comparison {
     try {
       CopyInto(exported.encoder, EncoderOf(network));
     } catch (const std::invalid_argument& error) {
-      throw RankError(ExitReason::kNoValidCheckpoint, std::string("encoder.safetensors does not fit export.json: ") + error.what());
+      throw RankError(ExitReason::kNoValidCheckpoint,
+                      std::string("encoder.safetensors does not fit export.json: ") + error.what());
     }
     return Encoded("trained encoder", network);
   }
@@ -130,9 +136,11 @@ Evaluation Evaluate(const EvaluateOptions& options) {
   const recipe::Data& data = exported.recipe.data;
   const auto root = options.data_roots.find(data.root);
   if (root == options.data_roots.end()) {
-    throw RankError(ExitReason::kData, "the export was trained on data root " + data.root + ", which is not given: add --data-root " + data.root + "=PATH");
+    throw RankError(ExitReason::kData, "the export was trained on data root " + data.root +
+                                           ", which is not given: add --data-root " + data.root + "=PATH");
   }
-  const ImageSet bank = Labelled(root->second, data, data.split, data.limit), queries = Labelled(root->second, data, "test", kMaxQueries);
+  const ImageSet bank = Labelled(root->second, data, data.split, data.limit),
+                 queries = Labelled(root->second, data, "test", kMaxQueries);
   Comparison comparison(exported, bank, queries, options.shift);
   Evaluation result;
   result.job = exported.job;
@@ -147,25 +155,31 @@ Evaluation Evaluate(const EvaluateOptions& options) {
 std::string Table(const Evaluation& e) {
   char line[160];
   std::string text;
-  std::snprintf(line, sizeof line, "%d-NN accuracy in %% (T = %.2f): %u test images against %u training images, step %lld\n\n", e.k, e.temperature,
-                e.queries, e.bank, static_cast<long long>(e.step));
+  std::snprintf(line, sizeof line,
+                "%d-NN accuracy in %% (T = %.2f): %u test images against %u training images, step %lld\n\n", e.k,
+                e.temperature, e.queries, e.bank, static_cast<long long>(e.step));
   text += line;
   std::snprintf(line, sizeof line, "%-20s %8s  shifted by up to %d px\n", "features", "as is", e.shift);
   text += line;
   for (const Score& score : e.scores) {
-    std::snprintf(line, sizeof line, "%-20s %8.1f  %8.1f\n", score.features.c_str(), 100 * score.as_is, 100 * score.shifted);
+    std::snprintf(line, sizeof line, "%-20s %8.1f  %8.1f\n", score.features.c_str(), 100 * score.as_is,
+                  100 * score.shifted);
     text += line;
   }
   const Score &pixels = e.scores.front(), &trained = e.scores.back();
-  std::snprintf(line, sizeof line, "\nRaw pixels are strong while the clothes are centred and lose %.1f points when they move; the trained encoder loses %.1f.\n",
+  std::snprintf(line, sizeof line,
+                "\nRaw pixels are strong while the clothes are centred and lose %.1f points when they move; the "
+                "trained encoder loses %.1f.\n",
                 100 * (pixels.as_is - pixels.shifted), 100 * (trained.as_is - trained.shifted));
   return text + line;
 }
 
 std::string Json(const Evaluation& e) {
-  nlohmann::ordered_json json = {{"job", e.job}, {"step", e.step}, {"k", e.k}, {"temperature", e.temperature},
-                                 {"bank", e.bank}, {"queries", e.queries}, {"shift", e.shift}};
-  for (const Score& score : e.scores) json["scores"].push_back({{"features", score.features}, {"as_is", score.as_is}, {"shifted", score.shifted}});
+  nlohmann::ordered_json json = {
+      {"job", e.job},   {"step", e.step},       {"k", e.k},        {"temperature", e.temperature},
+      {"bank", e.bank}, {"queries", e.queries}, {"shift", e.shift}};
+  for (const Score& score : e.scores)
+    json["scores"].push_back({{"features", score.features}, {"as_is", score.as_is}, {"shifted", score.shifted}});
   return json.dump();
 }
 

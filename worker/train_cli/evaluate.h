@@ -2,10 +2,11 @@
 
 // How good an exported encoder is, beside what costs nothing: raw pixels and the same network untrained.
 //
-// One protocol for all three: nearest neighbours by cosine (worker/train/eval/knn.h), k = 20, T = 0.07. Bank: the training images
-// of the recipe, whole, resized, unshifted. Queries: the first 2,000 test images, as they are and moved by a fixed draw of up to
-// `shift` pixels, filled with zeros. Pixels are centred with the bank's mean. The untrained network is rebuilt from the recipe's
-// seed; its batch normalisation takes running statistics from one pass over the bank, as initial ones (0, 1) mean nothing.
+// One protocol for all three: nearest neighbours by cosine (worker/train/eval/knn.h), k = 20, T = 0.07. Bank: the
+// training images of the recipe, whole, resized, unshifted. Queries: the first 2,000 test images, as they are and moved
+// by a fixed draw of up to `shift` pixels, filled with zeros. Pixels are centred with the bank's mean. The untrained
+// network is rebuilt from the recipe's seed; its batch normalisation takes running statistics from one pass over the
+// bank, as initial ones (0, 1) mean nothing.
 
 #include <cstdint>
 #include <map>
@@ -22,7 +23,7 @@ struct EvaluateOptions {
 };
 
 struct Score {
-  std::string features;  // "raw pixels", "untrained encoder", "trained encoder"
+  std::string features;           // "raw pixels", "untrained encoder", "trained encoder"
   double as_is = 0, shifted = 0;  // shares, 0..1
 };
 
@@ -35,7 +36,8 @@ struct Evaluation {
   std::vector<Score> scores;
 };
 
-// Throws RankError: kData for unusable images, kNoValidCheckpoint for an export that is damaged or does not fit its recipe.
+// Throws RankError: kData for unusable images, kNoValidCheckpoint for an export that is damaged or does not fit its
+// recipe.
 Evaluation Evaluate(const EvaluateOptions& options);
 
 std::string Table(const Evaluation& evaluation);

@@ -23,8 +23,10 @@ constexpr const char* kSuffix = ".key";
 // Held for one operation. Every operation opens the file anew, so threads exclude each other as well.
 class Guard {
  public:
-  explicit Guard(const std::string& folder) : fd_(open((folder + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)) {
-    if (fd_ < 0 || flock(fd_, LOCK_EX) != 0) throw std::runtime_error("rendezvous folder " + folder + ": " + std::strerror(errno));
+  explicit Guard(const std::string& folder)
+      : fd_(open((folder + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)) {
+    if (fd_ < 0 || flock(fd_, LOCK_EX) != 0)
+      throw std::runtime_error("rendezvous folder " + folder + ": " + std::strerror(errno));
   }
   ~Guard() { close(fd_); }
   Guard(const Guard&) = delete;
@@ -95,14 +97,16 @@ bool FileStore::Delete(const std::string& key) {
 
 bool FileStore::Check(const std::vector<std::string>& keys) {
   const Guard guard(folder_);
-  return std::all_of(keys.begin(), keys.end(), [&](const std::string& key) { return std::filesystem::exists(PathOf(key)); });
+  return std::all_of(keys.begin(), keys.end(),
+                     [&](const std::string& key) { return std::filesystem::exists(PathOf(key)); });
 }
 
 void FileStore::Wait(const std::vector<std::string>& keys, std::chrono::milliseconds timeout) {
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   while (!Check(keys)) {
     if (std::chrono::steady_clock::now() >= deadline) {
-      throw std::runtime_error("timeout of " + std::to_string(timeout.count()) + " ms: another rank did not publish " + keys.front());
+      throw std::runtime_error("timeout of " + std::to_string(timeout.count()) + " ms: another rank did not publish " +
+                               keys.front());
     }
     std::this_thread::sleep_for(kPoll);
   }

@@ -1,7 +1,7 @@
 #pragma once
 
-// The rendezvous of ranks on one machine: one file per key in a folder, guarded by an OS lock. Slow (waits poll) and enough: some
-// dozens of keys at start. Thread-safe, and safe between processes.
+// The rendezvous of ranks on one machine: one file per key in a folder, guarded by an OS lock. Slow (waits poll) and
+// enough: some dozens of keys at start. Thread-safe, and safe between processes.
 
 #include <string>
 

@@ -15,13 +15,25 @@ namespace {
 StopFlag stop;  // a signal handler reaches nothing else; setting a lock-free atomic is all it does
 
 nlohmann::ordered_json RowJson(const StepRow& row) {
-  nlohmann::ordered_json json = {
-      {"step", row.step}, {"epoch", row.epoch}, {"loss", row.loss}, {"invariance", row.invariance}, {"variance", row.variance},
-      {"covariance", row.covariance}, {"invariance_weighted", row.invariance_weighted}, {"variance_weighted", row.variance_weighted},
-      {"covariance_weighted", row.covariance_weighted}, {"z_std_mean", row.z_std_mean}, {"z_std_min", row.z_std_min},
-      {"z_std_below", row.z_std_below}, {"mismatch", row.mismatch}, {"covariance_noise_floor", row.covariance_noise_floor},
-      {"grad_norm", row.grad_norm}, {"learning_rate", row.learning_rate}, {"images_per_second", row.images_per_second},
-      {"step_seconds", row.step_seconds}, {"time_us", row.time_us}};
+  nlohmann::ordered_json json = {{"step", row.step},
+                                 {"epoch", row.epoch},
+                                 {"loss", row.loss},
+                                 {"invariance", row.invariance},
+                                 {"variance", row.variance},
+                                 {"covariance", row.covariance},
+                                 {"invariance_weighted", row.invariance_weighted},
+                                 {"variance_weighted", row.variance_weighted},
+                                 {"covariance_weighted", row.covariance_weighted},
+                                 {"z_std_mean", row.z_std_mean},
+                                 {"z_std_min", row.z_std_min},
+                                 {"z_std_below", row.z_std_below},
+                                 {"mismatch", row.mismatch},
+                                 {"covariance_noise_floor", row.covariance_noise_floor},
+                                 {"grad_norm", row.grad_norm},
+                                 {"learning_rate", row.learning_rate},
+                                 {"images_per_second", row.images_per_second},
+                                 {"step_seconds", row.step_seconds},
+                                 {"time_us", row.time_us}};
   if (row.knn_accuracy) json["knn_accuracy"] = *row.knn_accuracy;
   return json;
 }
@@ -32,7 +44,9 @@ class Printer : public Observer {
   void OnConnected(std::int64_t, std::int64_t) override {}
   void OnStepping(std::int64_t) override {}
   void OnRow(const StepRow& row) override { std::cout << RowJson(row).dump() << std::endl; }
-  void OnCheckpoint(const CheckpointInfo& info) override { OnLog("checkpoint of step " + std::to_string(info.step) + " in " + info.path); }
+  void OnCheckpoint(const CheckpointInfo& info) override {
+    OnLog("checkpoint of step " + std::to_string(info.step) + " in " + info.path);
+  }
   void OnExport(const std::string& path) override { OnLog("export in " + path); }
   void OnLog(const std::string& line) override {
     if (lead_) std::cerr << line << std::endl;

@@ -93,14 +93,17 @@ int RunLocally(const RunOptions& options) {
   for (const std::string& warning : resolved->warnings) std::cerr << "warning: " << warning << "\n";
   const auto root = options.data_roots.find(resolved->recipe.data.root);
   if (root == options.data_roots.end()) {
-    return Refuse("error: data root " + resolved->recipe.data.root + " is not given: add --data-root " + resolved->recipe.data.root + "=PATH");
+    return Refuse("error: data root " + resolved->recipe.data.root + " is not given: add --data-root " +
+                  resolved->recipe.data.root + "=PATH");
   }
 
   if (const auto made = MakeFolders(options.output); !made.ok()) return Refuse("error: " + std::string(made.message()));
   std::string pattern = options.output + "/run-XXXXXX";
-  if (mkdtemp(pattern.data()) == nullptr) return Refuse("error: cannot make a folder in " + options.output + ": " + std::strerror(errno));
+  if (mkdtemp(pattern.data()) == nullptr)
+    return Refuse("error: cannot make a folder in " + options.output + ": " + std::strerror(errno));
   const RunFolder folder{pattern};
-  if (const auto written = WriteFileAtomically(folder.path + "/recipe.json", recipe::Serialize(resolved->recipe)); !written.ok()) {
+  if (const auto written = WriteFileAtomically(folder.path + "/recipe.json", recipe::Serialize(resolved->recipe));
+      !written.ok()) {
     return Refuse("error: " + std::string(written.message()));
   }
 
@@ -111,9 +114,10 @@ int RunLocally(const RunOptions& options) {
   const std::string job = resolved->spec.name().empty() ? "local" : resolved->spec.name();
   std::vector<pid_t> running;
   for (int rank = 0; rank < ranks; ++rank) {
-    const pid_t pid = Start({"vicreg-train", "rank", "--folder", folder.path, "--job", job, "--recipe-hash", resolved->hash, "--data", root->second,
-                             "--artifacts", options.output, "--rank", std::to_string(rank), "--world-size", std::to_string(ranks), "--threads",
-                             std::to_string(threads)});
+    const pid_t pid =
+        Start({"vicreg-train", "rank", "--folder", folder.path, "--job", job, "--recipe-hash", resolved->hash, "--data",
+               root->second, "--artifacts", options.output, "--rank", std::to_string(rank), "--world-size",
+               std::to_string(ranks), "--threads", std::to_string(threads)});
     if (pid < 0) {
       for (const pid_t other : running) kill(other, SIGKILL);
       Collect(running);

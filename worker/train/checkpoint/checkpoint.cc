@@ -20,7 +20,9 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 using Files = std::map<std::string, std::string>;
 
-[[noreturn]] void StorageError(const absl::Status& status) { throw RankError(ExitReason::kStorage, std::string(status.message())); }
+[[noreturn]] void StorageError(const absl::Status& status) {
+  throw RankError(ExitReason::kStorage, std::string(status.message()));
+}
 
 void Check(const absl::Status& status) {
   if (!status.ok()) StorageError(status);
@@ -61,8 +63,9 @@ SavedCheckpoint SaveCheckpoint(const std::string& root, const CheckpointId& id, 
   files["optimizer.safetensors"] = SafetensorsBytes(optimizer);
   // Sample order and augmentation are functions of (seed, step): the step is the whole state of the data path.
   files["state.json"] = Json{{"step", id.step}}.dump();
-  Json manifest = {{"version", 1},       {"build", kVersion},         {"job", id.job},
-                   {"attempt", id.attempt}, {"step", id.step}, {"recipe_hash", id.recipe_hash}, {"files", Json::object()}};
+  Json manifest = {{"version", 1},           {"build", kVersion}, {"job", id.job},
+                   {"attempt", id.attempt},  {"step", id.step},   {"recipe_hash", id.recipe_hash},
+                   {"files", Json::object()}};
   SavedCheckpoint saved;
   for (const auto& [name, bytes] : files) {
     manifest["files"][name] = {{"bytes", bytes.size()}, {"sha256", Sha256Hex(bytes)}};
@@ -75,14 +78,18 @@ SavedCheckpoint SaveCheckpoint(const std::string& root, const CheckpointId& id, 
   return saved;
 }
 
-void LoadCheckpoint(const std::string& root, const std::string& path, const std::string& hash, std::int64_t step, const std::string& recipe_hash,
-                    const std::vector<NamedTensor>& model, const std::vector<NamedTensor>& optimizer) {
+void LoadCheckpoint(const std::string& root, const std::string& path, const std::string& hash, std::int64_t step,
+                    const std::string& recipe_hash, const std::vector<NamedTensor>& model,
+                    const std::vector<NamedTensor>& optimizer) {
   const std::string text = ReadOrInvalid(root, path, "manifest.json");
-  if (const std::string found = Sha256Hex(text); found != hash) Invalid(path, "manifest.json has hash " + found + "; expected " + hash);
+  if (const std::string found = Sha256Hex(text); found != hash)
+    Invalid(path, "manifest.json has hash " + found + "; expected " + hash);
   try {
     const Json manifest = Json::parse(text);
-    if (manifest.at("step") != step) Invalid(path, "is of step " + manifest.at("step").dump() + "; expected " + std::to_string(step));
-    if (manifest.at("recipe_hash") != recipe_hash) Invalid(path, "is of recipe " + manifest.at("recipe_hash").dump() + "; expected " + recipe_hash);
+    if (manifest.at("step") != step)
+      Invalid(path, "is of step " + manifest.at("step").dump() + "; expected " + std::to_string(step));
+    if (manifest.at("recipe_hash") != recipe_hash)
+      Invalid(path, "is of recipe " + manifest.at("recipe_hash").dump() + "; expected " + recipe_hash);
     Files files;
     for (const auto& [name, facts] : manifest.at("files").items()) {
       files[name] = ReadOrInvalid(root, path, name);
@@ -101,7 +108,8 @@ void LoadCheckpoint(const std::string& root, const std::string& path, const std:
   }
 }
 
-std::string SaveExport(const std::string& root, const CheckpointId& id, const std::vector<NamedTensor>& model, const std::string& recipe_json) {
+std::string SaveExport(const std::string& root, const CheckpointId& id, const std::vector<NamedTensor>& model,
+                       const std::string& recipe_json) {
   const std::string prefix = "encoder.";
   std::vector<NamedTensor> encoder;
   for (const NamedTensor& t : model) {
@@ -109,8 +117,12 @@ std::string SaveExport(const std::string& root, const CheckpointId& id, const st
   }
   Files files;
   files["encoder.safetensors"] = SafetensorsBytes(encoder, {{"format", "pt"}});
-  const Json facts = {{"job", id.job}, {"step", id.step}, {"build", kVersion}, {"recipe_hash", id.recipe_hash},
-                      {"encoder_sha256", Sha256Hex(files["encoder.safetensors"])}, {"recipe", Json::parse(recipe_json)}};
+  const Json facts = {{"job", id.job},
+                      {"step", id.step},
+                      {"build", kVersion},
+                      {"recipe_hash", id.recipe_hash},
+                      {"encoder_sha256", Sha256Hex(files["encoder.safetensors"])},
+                      {"recipe", Json::parse(recipe_json)}};
   files["export.json"] = facts.dump(1) + "\n";
   const std::string path = id.project + "/" + id.job + "/export";
   PublishFolder(fs::path(root) / path, files);

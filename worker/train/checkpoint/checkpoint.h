@@ -1,7 +1,7 @@
 #pragma once
 
-// A checkpoint: model.safetensors, optimizer.safetensors, state.json and manifest.json in one folder that appears whole or not at
-// all. It exists for the cluster once the coordinator has registered its manifest's hash under the attempt.
+// A checkpoint: model.safetensors, optimizer.safetensors, state.json and manifest.json in one folder that appears whole
+// or not at all. It exists for the cluster once the coordinator has registered its manifest's hash under the attempt.
 
 #include <cstdint>
 #include <string>
@@ -24,18 +24,21 @@ struct SavedCheckpoint {
   std::int64_t bytes = 0;
 };
 
-// Writes <root>/<project>/<job>/a<attempt>/step-<n>: temporary folder, fsync of files and folder, rename, fsync of the parent.
-// RankError(kStorage) naming the path when the disk is full or not writable.
+// Writes <root>/<project>/<job>/a<attempt>/step-<n>: temporary folder, fsync of files and folder, rename, fsync of the
+// parent. RankError(kStorage) naming the path when the disk is full or not writable.
 SavedCheckpoint SaveCheckpoint(const std::string& root, const CheckpointId& id, const std::vector<NamedTensor>& model,
                                const std::vector<NamedTensor>& optimizer);
 
-// Verifies the manifest against `hash`, every file against the manifest and the recipe hash, then copies into the given tensors.
-// RankError(kNoValidCheckpoint) naming file, expected and found.
-void LoadCheckpoint(const std::string& root, const std::string& path, const std::string& hash, std::int64_t step, const std::string& recipe_hash,
-                    const std::vector<NamedTensor>& model, const std::vector<NamedTensor>& optimizer);
+// Verifies the manifest against `hash`, every file against the manifest and the recipe hash, then copies into the given
+// tensors. RankError(kNoValidCheckpoint) naming file, expected and found.
+void LoadCheckpoint(const std::string& root, const std::string& path, const std::string& hash, std::int64_t step,
+                    const std::string& recipe_hash, const std::vector<NamedTensor>& model,
+                    const std::vector<NamedTensor>& optimizer);
 
-// Writes <root>/<project>/<job>/export/{encoder.safetensors, export.json} atomically and returns the folder's relative path.
-std::string SaveExport(const std::string& root, const CheckpointId& id, const std::vector<NamedTensor>& model, const std::string& recipe_json);
+// Writes <root>/<project>/<job>/export/{encoder.safetensors, export.json} atomically and returns the folder's relative
+// path.
+std::string SaveExport(const std::string& root, const CheckpointId& id, const std::vector<NamedTensor>& model,
+                       const std::string& recipe_json);
 
 // Removes a checkpoint folder beneath root; absent is fine.
 void RemoveCheckpoint(const std::string& root, const std::string& path);

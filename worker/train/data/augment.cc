@@ -15,10 +15,13 @@ struct Box {
 Box DrawCrop(int height, int width, const ViewOptions& options, const DrawKey& key) {
   const double area = static_cast<double>(height) * width;
   for (std::uint16_t attempt = 0; attempt < 10; ++attempt) {
-    const auto draw = [&](int which) { return Uniform(key, Operation::kCrop, static_cast<std::uint16_t>(attempt * 4 + which)); };
+    const auto draw = [&](int which) {
+      return Uniform(key, Operation::kCrop, static_cast<std::uint16_t>(attempt * 4 + which));
+    };
     const double target = area * (options.least_area + draw(0) * (options.most_area - options.least_area));
     const double aspect = std::exp(std::log(3.0 / 4) + draw(1) * (std::log(4.0 / 3) - std::log(3.0 / 4)));
-    const int w = static_cast<int>(std::lround(std::sqrt(target * aspect))), h = static_cast<int>(std::lround(std::sqrt(target / aspect)));
+    const int w = static_cast<int>(std::lround(std::sqrt(target * aspect))),
+              h = static_cast<int>(std::lround(std::sqrt(target / aspect)));
     if (w < 1 || h < 1 || w > width || h > height) continue;
     return {static_cast<int>(draw(2) * (height - h + 1)), static_cast<int>(draw(3) * (width - w + 1)), h, w};
   }
@@ -33,7 +36,8 @@ Box DrawCrop(int height, int width, const ViewOptions& options, const DrawKey& k
   return box;
 }
 
-// Weights of a triangle filter per output position; when shrinking, the triangle widens with the scale (antialiased, as Pillow).
+// Weights of a triangle filter per output position; when shrinking, the triangle widens with the scale (antialiased, as
+// Pillow).
 struct Taps {
   std::vector<int> first;
   std::vector<std::vector<float>> weights;
@@ -44,11 +48,13 @@ Taps Resampling(int from, int to) {
   const double scale = static_cast<double>(from) / to, support = std::max(scale, 1.0);
   for (int i = 0; i < to; ++i) {
     const double centre = (i + 0.5) * scale;
-    const int begin = std::max(static_cast<int>(centre - support + 0.5), 0), end = std::min(static_cast<int>(centre + support + 0.5), from);
+    const int begin = std::max(static_cast<int>(centre - support + 0.5), 0),
+              end = std::min(static_cast<int>(centre + support + 0.5), from);
     std::vector<float> weights;
     double sum = 0;
     for (int j = begin; j < end; ++j) sum += std::max(0.0, 1 - std::abs((j + 0.5 - centre) / support));
-    for (int j = begin; j < end; ++j) weights.push_back(static_cast<float>(std::max(0.0, 1 - std::abs((j + 0.5 - centre) / support)) / sum));
+    for (int j = begin; j < end; ++j)
+      weights.push_back(static_cast<float>(std::max(0.0, 1 - std::abs((j + 0.5 - centre) / support)) / sum));
     taps.first.push_back(begin);
     taps.weights.push_back(std::move(weights));
   }
@@ -63,7 +69,8 @@ void CropAndResize(const std::uint8_t* pixels, int width, const Box& box, int si
     for (int x = 0; x < size; ++x) {
       float sum = 0;
       const auto& weights = across.weights[static_cast<std::size_t>(x)];
-      for (std::size_t k = 0; k < weights.size(); ++k) sum += weights[k] * row[across.first[static_cast<std::size_t>(x)] + static_cast<int>(k)];
+      for (std::size_t k = 0; k < weights.size(); ++k)
+        sum += weights[k] * row[across.first[static_cast<std::size_t>(x)] + static_cast<int>(k)];
       rows[static_cast<std::size_t>(y) * size + x] = sum;
     }
   }
@@ -71,7 +78,8 @@ void CropAndResize(const std::uint8_t* pixels, int width, const Box& box, int si
     const auto& weights = down.weights[static_cast<std::size_t>(y)];
     for (int x = 0; x < size; ++x) {
       float sum = 0;
-      for (std::size_t k = 0; k < weights.size(); ++k) sum += weights[k] * rows[(static_cast<std::size_t>(down.first[static_cast<std::size_t>(y)]) + k) * size + x];
+      for (std::size_t k = 0; k < weights.size(); ++k)
+        sum += weights[k] * rows[(static_cast<std::size_t>(down.first[static_cast<std::size_t>(y)]) + k) * size + x];
       out[y * size + x] = sum;
     }
   }
@@ -90,20 +98,24 @@ ViewOptions OptionsFor(const std::string& preset, int size) {
   return options;
 }
 
-void MakeView(const std::uint8_t* pixels, int height, int width, const ViewOptions& options, const DrawKey& key, float* out) {
+void MakeView(const std::uint8_t* pixels, int height, int width, const ViewOptions& options, const DrawKey& key,
+              float* out) {
   const int size = options.size, count = size * size;
-  CropAndResize(pixels, width, options.random ? DrawCrop(height, width, options, key) : Box{0, 0, height, width}, size, out);
+  CropAndResize(pixels, width, options.random ? DrawCrop(height, width, options, key) : Box{0, 0, height, width}, size,
+                out);
   if (options.random) {
     if (Uniform(key, Operation::kFlip, 0) < options.flip) {
       for (int y = 0; y < size; ++y) std::reverse(out + y * size, out + (y + 1) * size);
     }
     if (Uniform(key, Operation::kBrightness, 0) < options.jitter) {
-      const float factor = static_cast<float>(1 - options.brightness + 2 * options.brightness * Uniform(key, Operation::kBrightness, 1));
+      const float factor =
+          static_cast<float>(1 - options.brightness + 2 * options.brightness * Uniform(key, Operation::kBrightness, 1));
       for (int i = 0; i < count; ++i) out[i] *= factor;
       ClampAll(out, count);
     }
     if (Uniform(key, Operation::kContrast, 0) < options.jitter) {
-      const float factor = static_cast<float>(1 - options.contrast + 2 * options.contrast * Uniform(key, Operation::kContrast, 1));
+      const float factor =
+          static_cast<float>(1 - options.contrast + 2 * options.contrast * Uniform(key, Operation::kContrast, 1));
       double sum = 0;
       for (int i = 0; i < count; ++i) sum += out[i];
       const float mean = static_cast<float>(sum / count);
@@ -111,7 +123,8 @@ void MakeView(const std::uint8_t* pixels, int height, int width, const ViewOptio
       ClampAll(out, count);
     }
   }
-  const float scale = static_cast<float>(1 / (255 * options.deviation)), shift = static_cast<float>(options.mean / options.deviation);
+  const float scale = static_cast<float>(1 / (255 * options.deviation)),
+              shift = static_cast<float>(options.mean / options.deviation);
   for (int i = 0; i < count; ++i) out[i] = out[i] * scale - shift;
 }
 

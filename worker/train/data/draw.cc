@@ -7,9 +7,11 @@ namespace {
 
 // Counter: sample 64 bits, epoch 32, view 8, operation 8, draw 16.
 r123::Philox4x32::ctr_type Philox(const DrawKey& key, Operation operation, std::uint16_t draw) {
-  const r123::Philox4x32::ctr_type counter = {{static_cast<std::uint32_t>(key.sample), static_cast<std::uint32_t>(key.sample >> 32), key.epoch,
-                                               (std::uint32_t{key.view} << 24) | (static_cast<std::uint32_t>(operation) << 16) | draw}};
-  const r123::Philox4x32::key_type philox_key = {{static_cast<std::uint32_t>(key.seed), static_cast<std::uint32_t>(key.seed >> 32)}};
+  const r123::Philox4x32::ctr_type counter = {
+      {static_cast<std::uint32_t>(key.sample), static_cast<std::uint32_t>(key.sample >> 32), key.epoch,
+       (std::uint32_t{key.view} << 24) | (static_cast<std::uint32_t>(operation) << 16) | draw}};
+  const r123::Philox4x32::key_type philox_key = {
+      {static_cast<std::uint32_t>(key.seed), static_cast<std::uint32_t>(key.seed >> 32)}};
   return r123::Philox4x32()(counter, philox_key);
 }
 

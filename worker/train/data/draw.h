@@ -1,7 +1,8 @@
 #pragma once
 
-// Every random number of the data path is a pure function of (seed, epoch, sample, view, operation, draw): Philox4x32-10
-// (Salmon et al., 2011) with key = seed. So no generator state exists, and threads, ranks and restarts cannot matter.
+// Every random number of the data path is a pure function of (seed, epoch, sample, view, operation, draw):
+// Philox4x32-10 (Salmon et al., 2011) with key = seed. So no generator state exists, and threads, ranks and restarts
+// cannot matter.
 
 #include <cstdint>
 

@@ -13,7 +13,8 @@ Loader::Loader(const ImageSet& images, const LoaderOptions& options)
       range_(RowsOfRank(options.batch_size, options.rank, options.world_size)),
       next_step_(options.first_step) {
   if (steps_per_epoch_ == 0) {
-    throw RankError(ExitReason::kData, "found " + std::to_string(images.count) + " samples; a batch of " + std::to_string(options.batch_size) +
+    throw RankError(ExitReason::kData, "found " + std::to_string(images.count) + " samples; a batch of " +
+                                           std::to_string(options.batch_size) +
                                            " needs at least as many: lower batch_size or give more data");
   }
   for (int i = 0; i < std::max(options.threads, 1); ++i) threads_.emplace_back([this] { Work(); });
@@ -38,13 +39,16 @@ std::shared_ptr<const std::vector<std::uint32_t>> Loader::Order(std::uint32_t ep
 }
 
 void Loader::Work() {
-  const std::int64_t rows = std::max<std::int64_t>(range_.end - range_.begin, 1);  // an empty rank still has a slot per step
+  const std::int64_t rows =
+      std::max<std::int64_t>(range_.end - range_.begin, 1);  // an empty rank still has a slot per step
   while (true) {
     std::int64_t step, row;
     Slot* slot;
     {
       std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return stopping_ || error_ || options_.first_step + next_ticket_ / rows < next_step_ + options_.slots; });
+      changed_.wait(lock, [&] {
+        return stopping_ || error_ || options_.first_step + next_ticket_ / rows < next_step_ + options_.slots;
+      });
       if (stopping_ || error_) return;
       step = options_.first_step + next_ticket_ / rows;
       row = next_ticket_ % rows;
@@ -54,7 +58,8 @@ void Loader::Work() {
         entry = std::make_unique<Slot>();
         entry->batch.step = step;
         entry->batch.rows = range_.end - range_.begin;
-        entry->batch.views.resize(static_cast<std::size_t>(2 * entry->batch.rows * options_.view.size * options_.view.size));
+        entry->batch.views.resize(
+            static_cast<std::size_t>(2 * entry->batch.rows * options_.view.size * options_.view.size));
       }
       slot = entry.get();
     }

@@ -1,7 +1,7 @@
 #pragma once
 
-// Batches of two views, prefetched by a few threads. One thread carries one sample from ticket to slot; the consumer gets steps in
-// order. What a batch holds depends on (seed, step, rank, world size) alone, never on the threads.
+// Batches of two views, prefetched by a few threads. One thread carries one sample from ticket to slot; the consumer
+// gets steps in order. What a batch holds depends on (seed, step, rank, world size) alone, never on the threads.
 
 #include <condition_variable>
 #include <cstdint>

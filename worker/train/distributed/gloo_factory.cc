@@ -1,5 +1,5 @@
-// The one unit that sees gloo's headers: LibTorch exports ProcessGroupGloo, but its wheel has no gloo headers. Debian's are
-// close enough for passing pointers around; Debian's libgloo itself must not be linked.
+// The one unit that sees gloo's headers: LibTorch exports ProcessGroupGloo, but its wheel has no gloo headers. Debian's
+// are close enough for passing pointers around; Debian's libgloo itself must not be linked.
 
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
@@ -8,7 +8,8 @@
 
 namespace vicreg::train {
 
-std::shared_ptr<ProcessGroupHandle> MakeProcessGroup(std::shared_ptr<KeyValueStore> store, const ProcessGroupOptions& options) {
+std::shared_ptr<ProcessGroupHandle> MakeProcessGroup(std::shared_ptr<KeyValueStore> store,
+                                                     const ProcessGroupOptions& options) {
   auto relay = c10::make_intrusive<RelayStore>(std::move(store), options.timeout);
   auto gloo_options = c10d::ProcessGroupGloo::Options::create(options.timeout);
   gloo_options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(options.host));

@@ -15,13 +15,15 @@ GradientReducer::GradientReducer(const std::vector<at::Tensor>& parameters, Grou
   if (group.size() == 1) return;
   constexpr size_t kFirstBucket = 1 << 20, kBucket = 25 << 20;
   // Last layers first: their gradients are ready first.
-  std::vector<std::vector<size_t>> buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(parameters, {kFirstBucket, kBucket}));
+  std::vector<std::vector<size_t>> buckets =
+      std::get<0>(c10d::compute_bucket_assignment_by_size(parameters, {kFirstBucket, kBucket}));
   std::reverse(buckets.begin(), buckets.end());
   impl_ = std::make_unique<Impl>();
-  impl_->reducer = std::make_unique<c10d::Reducer>(parameters, buckets, group.handle()->group, std::vector<bool>(parameters.size(), false),
-                                                   kBucket, /*find_unused_parameters=*/false, /*gradient_as_bucket_view=*/false,
-                                                   std::unordered_map<size_t, std::string>(), kFirstBucket,
-                                                   /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, std::vector<int64_t>());
+  impl_->reducer = std::make_unique<c10d::Reducer>(
+      parameters, buckets, group.handle()->group, std::vector<bool>(parameters.size(), false), kBucket,
+      /*find_unused_parameters=*/false, /*gradient_as_bucket_view=*/false, std::unordered_map<size_t, std::string>(),
+      kFirstBucket,
+      /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, std::vector<int64_t>());
 }
 
 GradientReducer::~GradientReducer() = default;

@@ -1,6 +1,7 @@
 #pragma once
 
-// Averages gradients over ranks while backward runs: c10d's Reducer. It averages, so the objective scales by W (grad_scale).
+// Averages gradients over ranks while backward runs: c10d's Reducer. It averages, so the objective scales by W
+// (grad_scale).
 
 #include <ATen/core/Tensor.h>
 

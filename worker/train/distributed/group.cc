@@ -6,7 +6,8 @@
 
 namespace vicreg::train {
 
-Group::Group(std::shared_ptr<ProcessGroupHandle> handle, int rank, int size) : handle_(std::move(handle)), rank_(rank), size_(size) {}
+Group::Group(std::shared_ptr<ProcessGroupHandle> handle, int rank, int size)
+    : handle_(std::move(handle)), rank_(rank), size_(size) {}
 
 void Group::Count(const at::Tensor& tensor) {
   ++collectives_;

@@ -1,7 +1,8 @@
 #pragma once
 
-// The ranks of one attempt, as the objective and SyncBN see them. Collectives are called by every rank in the same order, from
-// one thread at a time; a peer that died or a timeout is an exception. A group of one does nothing and needs no backend.
+// The ranks of one attempt, as the objective and SyncBN see them. Collectives are called by every rank in the same
+// order, from one thread at a time; a peer that died or a timeout is an exception. A group of one does nothing and
+// needs no backend.
 
 #include <ATen/core/Tensor.h>
 

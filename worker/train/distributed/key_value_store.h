@@ -1,7 +1,8 @@
 #pragma once
 
-// The rendezvous store as the trainer sees it, without torch: worker/rank relays it to the coordinator, tests keep it in
-// memory. `RelayStore` (relay_store.h) presents it to c10d as a c10d::Store. Thread-safe. Calls throw std::runtime_error
+// The rendezvous store as the trainer sees it, without torch: worker/rank relays it to the coordinator, tests keep it
+// in memory. `RelayStore` (relay_store.h) presents it to c10d as a c10d::Store. Thread-safe. Calls throw
+// std::runtime_error
 // ("timeout ..." when a wait ran out).
 
 #include <chrono>

@@ -19,7 +19,8 @@ class intrusive_ptr;
 
 namespace vicreg::train {
 
-// A backend and the c10d::ProcessGroup around it (which the Reducer wants). Pointers inside, so that users need few headers.
+// A backend and the c10d::ProcessGroup around it (which the Reducer wants). Pointers inside, so that users need few
+// headers.
 struct ProcessGroupHandle;
 
 struct ProcessGroupOptions {
@@ -29,6 +30,7 @@ struct ProcessGroupOptions {
 };
 
 // Gloo for CPU tensors. Throws when the rendezvous fails or times out.
-std::shared_ptr<ProcessGroupHandle> MakeProcessGroup(std::shared_ptr<KeyValueStore> store, const ProcessGroupOptions& options);
+std::shared_ptr<ProcessGroupHandle> MakeProcessGroup(std::shared_ptr<KeyValueStore> store,
+                                                     const ProcessGroupOptions& options);
 
 }  // namespace vicreg::train

@@ -20,7 +20,8 @@ class RelayStore : public c10d::Store {
 
   c10::intrusive_ptr<c10d::Store> clone() override { return c10::make_intrusive<RelayStore>(store_, timeout_); }
   void set(const std::string& key, const std::vector<uint8_t>& value) override { store_->Set(key, Text(value)); }
-  std::vector<uint8_t> compareSet(const std::string& key, const std::vector<uint8_t>& expected, const std::vector<uint8_t>& value) override {
+  std::vector<uint8_t> compareSet(const std::string& key, const std::vector<uint8_t>& expected,
+                                  const std::vector<uint8_t>& value) override {
     return Bytes(store_->CompareSet(key, Text(expected), Text(value)));
   }
   std::vector<uint8_t> get(const std::string& key) override { return Bytes(store_->Get(key, timeout_)); }
@@ -29,7 +30,9 @@ class RelayStore : public c10d::Store {
   bool check(const std::vector<std::string>& keys) override { return store_->Check(keys); }
   int64_t getNumKeys() override { return store_->CountKeys(); }
   void wait(const std::vector<std::string>& keys) override { store_->Wait(keys, timeout_); }
-  void wait(const std::vector<std::string>& keys, const std::chrono::milliseconds& timeout) override { store_->Wait(keys, timeout); }
+  void wait(const std::vector<std::string>& keys, const std::chrono::milliseconds& timeout) override {
+    store_->Wait(keys, timeout);
+  }
 
  private:
   static std::string Text(const std::vector<uint8_t>& bytes) { return {bytes.begin(), bytes.end()}; }

@@ -1,6 +1,7 @@
 #pragma once
 
-// Nearest-neighbour accuracy (Wu et al., 2018): cosine similarity, each of the k nearest votes exp(similarity / T) for its label.
+// Nearest-neighbour accuracy (Wu et al., 2018): cosine similarity, each of the k nearest votes exp(similarity / T) for
+// its label.
 
 #include <ATen/core/Tensor.h>
 
@@ -13,13 +14,13 @@
 
 namespace vicreg::train {
 
-// bank [M, F], queries [Q, F] (any scale; normalised here), labels in 0..255. Exact; ties go to the lower bank index, then to the
-// lower label. Share of queries whose winner is their label.
+// bank [M, F], queries [Q, F] (any scale; normalised here), labels in 0..255. Exact; ties go to the lower bank index,
+// then to the lower label. Share of queries whose winner is their label.
 double KnnAccuracy(const at::Tensor& bank, const std::vector<std::uint8_t>& bank_labels, const at::Tensor& queries,
                    const std::vector<std::uint8_t>& query_labels, int k, double temperature);
 
-// [count, 1, size, size]: whole images resized and normalised as for evaluation; `shift` > 0 moves image i by a fixed draw of up to
-// that many pixels each way, filled with zeros.
+// [count, 1, size, size]: whole images resized and normalised as for evaluation; `shift` > 0 moves image i by a fixed
+// draw of up to that many pixels each way, filled with zeros.
 at::Tensor EvaluationImages(const ImageSet& images, std::uint32_t begin, std::uint32_t end, int size, int shift = 0);
 
 // Eval-mode representations of all images, [count, F]; the ranks share the work and each gets all of it.

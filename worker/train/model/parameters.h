@@ -1,6 +1,7 @@
 #pragma once
 
-// The tensors of a network by name, in the order they were made: one list for the optimizer, the reducer and checkpoints.
+// The tensors of a network by name, in the order they were made: one list for the optimizer, the reducer and
+// checkpoints.
 
 #include <ATen/core/Tensor.h>
 
@@ -19,7 +20,8 @@ class Parameters {
  public:
   Parameters(std::uint64_t seed, at::ScalarType dtype) : seed_(seed), dtype_(dtype) {}
 
-  // Initial values are a function of (seed, name) alone: every rank builds the same network, whatever it was asked for before.
+  // Initial values are a function of (seed, name) alone: every rank builds the same network, whatever it was asked for
+  // before.
   at::Tensor Normal(const std::string& name, at::IntArrayRef shape, double deviation);
   at::Tensor Uniform(const std::string& name, at::IntArrayRef shape, double bound);
   at::Tensor Constant(const std::string& name, at::IntArrayRef shape, double value);

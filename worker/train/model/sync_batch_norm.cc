@@ -38,7 +38,8 @@ Statistics GlobalStatistics(const std::vector<at::Tensor>& views, Group& group) 
   const double own = static_cast<double>(views[0].numel() / std::max<int64_t>(c, 1));
   at::Tensor record = at::zeros({1 + 2 * v * c}, options);
   record[0].fill_(own);
-  at::Tensor own_mean = record.narrow(0, 1, v * c).view({v, c}), own_m2 = record.narrow(0, 1 + v * c, v * c).view({v, c});
+  at::Tensor own_mean = record.narrow(0, 1, v * c).view({v, c}),
+             own_m2 = record.narrow(0, 1 + v * c, v * c).view({v, c});
   for (int64_t i = 0; i < v && own > 0; ++i) {
     const auto [variance, mean] = at::var_mean(views[static_cast<size_t>(i)], RowDims(views[0]), /*correction=*/0);
     own_mean[i].copy_(mean);
@@ -52,7 +53,8 @@ Statistics GlobalStatistics(const std::vector<at::Tensor>& views, Group& group) 
     const at::Tensor delta = all[r].narrow(0, 1, v * c).view({v, c}) - out.mean;
     const double total = out.count + n;
     out.mean = out.mean + delta * (n / total);
-    out.variance = out.variance + all[r].narrow(0, 1 + v * c, v * c).view({v, c}) + delta.square() * (out.count * n / total);
+    out.variance =
+        out.variance + all[r].narrow(0, 1 + v * c, v * c).view({v, c}) + delta.square() * (out.count * n / total);
     out.count = total;
   }
   out.variance = out.variance / out.count;
@@ -60,8 +62,8 @@ Statistics GlobalStatistics(const std::vector<at::Tensor>& views, Group& group) 
 }
 
 struct Normalise : torch::autograd::Function<Normalise> {
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                            const Statistics& statistics, int64_t views, Group* group) {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const at::Tensor& bias, const Statistics& statistics, int64_t views, Group* group) {
     const at::Tensor invstd = (statistics.variance + kEpsilon).rsqrt();
     std::vector<at::Tensor> out;
     const auto parts = x.chunk(views);
@@ -76,7 +78,8 @@ struct Normalise : torch::autograd::Function<Normalise> {
     return at::cat(out);
   }
 
-  static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* context, torch::autograd::tensor_list above) {
+  static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* context,
+                                               torch::autograd::tensor_list above) {
     const auto saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1], &mean = saved[2], &invstd = saved[3];
     const int64_t views = context->saved_data["views"].toInt(), c = x.size(1);
@@ -94,7 +97,8 @@ struct Normalise : torch::autograd::Function<Normalise> {
       sums[1][i].copy_((dyi * xhat).sum(RowDims(x)));
     }
     // Own rows only: the reducer adds the other ranks'.
-    const at::Tensor grad_bias = sums[0].sum(0).to(weight.scalar_type()), grad_weight = sums[1].sum(0).to(weight.scalar_type());
+    const at::Tensor grad_bias = sums[0].sum(0).to(weight.scalar_type()),
+                     grad_weight = sums[1].sum(0).to(weight.scalar_type());
     const at::Tensor total = group.AllGather(sums).sum(0);
     std::vector<at::Tensor> dx;
     for (int64_t i = 0; i < views; ++i) {

@@ -1,10 +1,11 @@
 #pragma once
 
-// Batch normalisation over the rows of all ranks (Ioffe & Szegedy; synchronised as in PyTorch's SyncBatchNorm, which has no C++
-// form and refuses CPU tensors). Statistics are weighted by row counts, so uneven and empty ranks are exact.
+// Batch normalisation over the rows of all ranks (Ioffe & Szegedy; synchronised as in PyTorch's SyncBatchNorm, which
+// has no C++ form and refuses CPU tensors). Statistics are weighted by row counts, so uneven and empty ranks are exact.
 //
-// The input is `views` batches on top of each other, each normalised by its own statistics as if it had been passed alone: one
-// all-gather in forward and one in backward for all views together. Running buffers are updated in view order.
+// The input is `views` batches on top of each other, each normalised by its own statistics as if it had been passed
+// alone: one all-gather in forward and one in backward for all views together. Running buffers are updated in view
+// order.
 
 #include <string>
 
@@ -27,7 +28,8 @@ class SyncBatchNorm {
   at::Tensor weight_, bias_, running_mean_, running_var_, batches_;
 };
 
-// The same without weight, bias and buffers: each column of each view to mean 0 and deviation 1 over the rows of all ranks.
+// The same without weight, bias and buffers: each column of each view to mean 0 and deviation 1 over the rows of all
+// ranks.
 at::Tensor Standardise(const at::Tensor& x, int views, Group& group);
 
 }  // namespace vicreg::train
