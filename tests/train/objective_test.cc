@@ -23,6 +23,7 @@
 #include "worker/train/distributed/gradient_reducer.h"
 #include "worker/train/distributed/process_group_handle.h"
 #include "worker/train/objective/covariance.h"
+#include "worker/train/objective/moments.h"
 #include "worker/train/objective/vicreg.h"
 
 namespace vicreg::train {
@@ -443,6 +444,22 @@ TEST(ShardedLoss, ScaleAndOffsetKeepTheTolerance) {
   }
 }
 
+// The tolerances above are of sums, where a column's error may hide. An fp32 mean of 1000 is 3e-5 off.
+TEST(GatherMoments, MeanOf1000SpreadsCostsNoColumnItsPrecision) {
+  const at::Tensor z = (Normal({24, 64}, 21) + 1000).to(at::kFloat), exact = z.to(at::kDouble);
+  const at::Tensor want = exact.var(0), centred = exact - exact.mean(0);
+  for (const int world : {1, 2, 3}) {
+    RunRanks(world, [&](Group& group) {
+      const int64_t own = 24 / group.size();
+      const at::Tensor rows = z.narrow(0, own * group.rank(), own);
+      const Moments moments = GatherMoments({rows, rows}, at::zeros({}, at::kDouble), group);
+      EXPECT_LE((moments.variance[1] / want - 1).abs().max().item<double>(), 1e-6);
+      const at::Tensor error = moments.centred.select(1, 1) - centred.narrow(0, own * group.rank(), own);
+      EXPECT_LE(error.abs().max().item<double>(), 1e-6);
+    });
+  }
+}
+
 TEST(ShardedLoss, AutoLooksAtRowsOfAllRanksAndWidthOnly) {
   for (const auto& [n, d, form] :
        {std::tuple{8, 9, LossForm::kGram}, {8, 8, LossForm::kCovariance}, {8, 4, LossForm::kCovariance}}) {
@@ -513,6 +530,8 @@ TEST(ShardedLoss, SendsAThirdOfGatherAndAllReduce) {
 
 // Half-precision embeddings are upcast first: their statistics are those of the same numbers in fp32, at any scale.
 TEST(ShardedLoss, HalfPrecisionLosesNothingInTheStatistics) {
+  // So small that a gradient is 0 in fp16 before the loss scale is applied.
+  const VicregWeights weights = Each(25e-9, 12.5e-9, 1e-9);
   for (const at::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
     for (const double scale : {0.01, 1.0, 100.0}) {
       for (const LossForm form : kForms) {
@@ -521,15 +540,15 @@ TEST(ShardedLoss, HalfPrecisionLosesNothingInTheStatistics) {
                          y = (Normal({48, 40}, 22) * scale).to(dtype);
         const at::Tensor want_x = x.to(at::kDouble).set_requires_grad(true),
                          want_y = y.to(at::kDouble).set_requires_grad(true);
-        const at::Tensor want = PlainLoss({want_x, want_y}, kAuthors);
+        const at::Tensor want = PlainLoss({want_x, want_y}, weights);
         want.backward();
         RunRanks(2, [&](Group& group) {
           const int64_t first = 24 * group.rank();
           const at::Tensor own_x = x.narrow(0, first, 24).clone().set_requires_grad(true),
                            own_y = y.narrow(0, first, 24).clone();
-          const VicregResult half = VicregLoss({own_x, own_y}, kAuthors, form, group, 1);
+          const VicregResult half = VicregLoss({own_x, own_y}, weights, form, group, 1);
           const VicregResult single =
-              VicregLoss({own_x.detach().to(at::kFloat), own_y.to(at::kFloat)}, kAuthors, form, group, 1);
+              VicregLoss({own_x.detach().to(at::kFloat), own_y.to(at::kFloat)}, weights, form, group, 1);
           EXPECT_EQ(Numbers(half.terms), Numbers(single.terms));
           EXPECT_LE(std::abs(half.terms.loss / want.item<double>() - 1), 1e-6);
           EXPECT_EQ(half.loss.scalar_type(), at::kFloat);
