@@ -22,9 +22,15 @@ Client::Client(std::string address) : address_(std::move(address)) {
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);
   arguments.SetMaxReceiveMessageSize(64 << 20);
-  const auto channel = grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), arguments);
-  jobs_ = v1::JobsService::NewStub(channel);
-  cluster_ = v1::ClusterService::NewStub(channel);
+  channel_ = grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), arguments);
+  jobs_ = v1::JobsService::NewStub(channel_);
+  cluster_ = v1::ClusterService::NewStub(channel_);
+}
+
+void Client::Pause(milliseconds pause) {
+  const auto until = std::chrono::system_clock::now() + pause;
+  // Not a plain sleep: between calls gRPC's own poller connects only every 5 s.
+  if (channel_->WaitForConnected(until)) std::this_thread::sleep_for(milliseconds(50));
 }
 
 absl::Status Client::Explained(const grpc::Status& status) const {
@@ -46,7 +52,7 @@ absl::Status Client::Retry(const std::function<grpc::Status(grpc::ClientContext&
         return absl::UnavailableError("the coordinator at " + address_ + " did not answer within 20 s");
       return Explained(status);
     }
-    std::this_thread::sleep_for(pause);
+    Pause(pause);
     pause = std::min(pause * 2, milliseconds(500));
   }
 }
@@ -74,7 +80,7 @@ absl::Status Client::Reopen(Interrupts& interrupts, std::optional<SteadyTime> de
     if (!again || steady_clock::now() - last_heard > kStreamPatience) return Explained(status);
     if (!told) std::cerr << "vicreg: the coordinator at " << address_ << " is away; waiting for it (the job goes on)\n";
     told = true;
-    std::this_thread::sleep_for(milliseconds(200));
+    Pause(milliseconds(200));
   }
 }
 

@@ -76,9 +76,12 @@ class Client {
   absl::Status Reopen(Interrupts& interrupts, std::optional<SteadyTime> deadline,
                       const std::function<grpc::Status(grpc::ClientContext&, bool& heard)>& stream);
   absl::Status Explained(const grpc::Status& status) const;
+  // For at most `pause`; short when there is a connection.
+  void Pause(std::chrono::milliseconds pause);
 
   const std::string address_;
   std::chrono::milliseconds patience_{5000};
+  std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::JobsService::Stub> jobs_;
   std::unique_ptr<v1::ClusterService::Stub> cluster_;
 };

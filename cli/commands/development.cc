@@ -193,6 +193,11 @@ absl::StatusOr<int> Up(const Flags& flags) {
   const absl::Status started = StartMissing(parts, settings);
   if (flags.detach) {
     RETURN_IF_ERROR(started);
+    for (const Component& part : parts) {
+      if (part.pid() == 0)
+        return absl::UnavailableError("the " + part.name() + " ended while the rest started: see " + part.log_path() +
+                                      ", then run this command again");
+    }
     std::cout << "state       " << folder << "   (stop: vicreg down --dir " << folder << ")\n" << Next(settings);
     return 0;
   }

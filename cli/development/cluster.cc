@@ -163,7 +163,7 @@ absl::StatusOr<int> Component::Start(const Settings& settings) {
     if (!taken.empty()) return absl::FailedPreconditionError(taken);
   }
   Client client(settings.address());
-  client.set_patience(milliseconds(0));
+  client.set_patience(milliseconds(100));
   bool ready = false;
   const std::int64_t before = kind_ == Kind::kWorker ? NewestIncarnation(client, ready) : 0;
   ASSIGN_OR_RETURN(const Process process, Spawn(Spec(settings)));
@@ -180,6 +180,8 @@ absl::StatusOr<int> Component::Start(const Settings& settings) {
       ready = cluster.ok() && cluster->ready();
     } else {
       ready = NewestIncarnation(client, ready) > before && ready;
+      // It registers when there is one again; whoever keeps the coordinator must not wait here for that.
+      ready = ready || Component(Kind::kCoordinator, folder_).pid() == 0;
     }
     if (ready) {
       close(process.pidfd);

@@ -45,8 +45,8 @@ class Component {
   // 0: does not run.
   int pid() const;
 
-  // Starts it and waits until it serves: the coordinator answers, the node is READY. Its pid. FailedPrecondition with
-  // the program's own words when it ends instead.
+  // Starts it and waits until it serves: the coordinator answers, the node is READY (or its coordinator has ended, and
+  // there is nothing to wait for). Its pid. FailedPrecondition with the program's own words when it ends instead.
   absl::StatusOr<int> Start(const Settings& settings);
 
   // SIGTERM, after `patience` SIGKILL. Of the worker: also its ranks. Sentences of what was done, none when nothing

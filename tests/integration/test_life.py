@@ -5,6 +5,7 @@ import json
 import re
 import struct
 import subprocess
+import time
 import unittest
 import uuid
 
@@ -151,6 +152,30 @@ class Foreground(unittest.TestCase):
             finally:
                 if up.poll() is None:
                     os.kill(up.pid, signal.SIGKILL)
+                    up.wait()
+
+    def test_a_coordinator_that_dies_while_the_worker_starts_is_started_again(self):
+        import signal
+        with Cluster(start=False) as cluster:
+            up = subprocess.Popen(cluster.up_command(), env=cluster.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                cluster.until("a worker's process", lambda: cluster.pids("vicreg-worker"), 30)
+                first = cluster.kill("vicreg-coordinator")
+                cluster.until("a new coordinator", lambda: cluster.pids("vicreg-coordinator") not in ([], [first]), 15)
+                cluster.until("node", lambda: "READY" in cluster.vicreg("node", "list", check=False).stdout, 30)
+            finally:
+                up.send_signal(signal.SIGINT)
+                up.wait(30)
+            self.assertEqual(cluster.pids(""), [])
+
+    def test_a_command_finds_a_coordinator_that_comes_while_it_waits(self):
+        with Cluster() as cluster:
+            cluster.kill("vicreg-coordinator")
+            asked = subprocess.Popen([BIN / "vicreg", "node", "list"], env=cluster.env, stdout=subprocess.PIPE, text=True)
+            time.sleep(0.3)  # long enough for its first call to find nobody
+            cluster.up()
+            said, _ = asked.communicate(timeout=30)
+            self.assertEqual((asked.returncode, said.split()[:1]), (0, ["NAME"]))
 
 
 if __name__ == "__main__":
