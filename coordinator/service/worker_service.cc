@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 
 #include "common/rpc/status.h"
@@ -247,29 +248,32 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
   void OnReport(const v1::RankReport& wire) {
     if (wire.has_rows()) {
       std::vector<v1::MetricRow> rows(wire.rows().rows().begin(), wire.rows().rows().end());
+      v1::ConnectResponse answer;
+      v1::ReportAck& ack = *answer.mutable_ack();
+      ack.set_job_id(wire.job_id());
+      ack.set_attempt(wire.attempt());
+      ack.set_rank(wire.rank());
+      ack.set_sequence(wire.sequence());
       coordinator_.history().Append(wire.job_id(), wire.attempt(), std::move(rows),
-                                    [link = link_, job = wire.job_id(), attempt = wire.attempt(), rank = wire.rank(),
-                                     sequence = wire.sequence()](const absl::Status& status) {
+                                    [&coordinator = coordinator_, link = link_, undecided = undecided_,
+                                     answer](const absl::Status& status) mutable {
                                       if (!status.ok() && !absl::IsFailedPrecondition(status)) {
                                         spdlog::error("metric history: {}", std::string(status.message()));
                                         link->Close(status);  // the worker sends them again
                                         return;
                                       }
-                                      v1::ConnectResponse answer;
-                                      v1::ReportAck& ack = *answer.mutable_ack();
-                                      ack.set_job_id(job);
-                                      ack.set_attempt(attempt);
-                                      ack.set_rank(rank);
-                                      ack.set_sequence(sequence);
-                                      ack.set_fenced(!status.ok());
-                                      link->Send(std::move(answer));
+                                      answer.mutable_ack()->set_fenced(!status.ok());
+                                      AcknowledgeRows(coordinator, link, *undecided, std::move(answer));
                                     });
       return;
     }
+    ++*undecided_;
     coordinator_.history().Barrier([&coordinator = coordinator_, report = ToReport(wire), name = node_,
-                                    incarnation = incarnation_, close = CloseOnError()](const absl::Status& status) {
+                                    incarnation = incarnation_, undecided = undecided_,
+                                    close = CloseOnError()](const absl::Status& status) {
       if (!status.ok()) {
         close(status);
+        --*undecided;
         return;
       }
       coordinator.Post(
@@ -277,8 +281,29 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
             core::OnReport(tx, name, *incarnation, report);
             return absl::OkStatus();
           },
-          close);
+          [close, undecided](const absl::Status& saved) {
+            close(saved);
+            --*undecided;
+          });
     });
+  }
+
+  // An acknowledgement says that the worker may forget all reports up to its sequence, so it stays behind the reports
+  // that the core has yet to commit. When one of those fails, the stream is closed before this is sent.
+  static void AcknowledgeRows(Coordinator& coordinator, const std::shared_ptr<Link>& link,
+                              const std::atomic<int>& undecided, v1::ConnectResponse answer) {
+    if (undecided == 0) {
+      link->Send(std::move(answer));
+      return;
+    }
+    coordinator.Post([](core::Transaction&) { return absl::OkStatus(); },
+                     [link, answer = std::move(answer)](const absl::Status& saved) {
+                       if (!saved.ok()) {
+                         link->Close(saved);
+                         return;
+                       }
+                       link->Send(answer);
+                     });
   }
 
   void OnStoreCall(const v1::StoreCall& call) {
@@ -304,6 +329,8 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
   std::string node_;
   // Written by the core thread when registered, read by it in later decisions.
   const std::shared_ptr<std::int64_t> incarnation_ = std::make_shared<std::int64_t>(0);
+  // Reports other than rows that came on this stream and are not committed.
+  const std::shared_ptr<std::atomic<int>> undecided_ = std::make_shared<std::atomic<int>>(0);
   v1::ConnectRequest incoming_;
 
   std::mutex mutex_;

@@ -21,6 +21,7 @@
 
 #include "common/ids.h"
 #include "coordinator/service/server.h"
+#include "tests/coordinator/connections.h"
 #include "vicreg/v1/cluster_service.grpc.pb.h"
 #include "vicreg/v1/jobs_service.grpc.pb.h"
 #include "vicreg/v1/rank_service.pb.h"
@@ -548,6 +549,26 @@ TEST_F(Service, WorkerIsWelcomedAskedAndTold) {
   worker.Report(launch, 2, [](v1::RankReport& r) { r.mutable_exited()->set_reason(v1::EXIT_REASON_COMPLETED); });
   EXPECT_FALSE(worker.Next(v1::ConnectResponse::kAck).ack().fenced());
   EXPECT_EQ(Get(id).state(), v1::JOB_STATE_SUCCEEDED);
+}
+
+// A worker forgets all reports up to an acknowledgement.
+TEST_F(Service, RowsAreNotAcknowledgedAheadOfAReportThatIsNotCommitted) {
+  const store::Connections connections;
+  Stop();
+  Start(rpc::AllowLocalUser());
+  FakeWorker worker(*workers_, "a");
+  SubmitOne();
+  const v1::Launch launch = worker.Launched();
+  worker.Report(launch, 1, [](v1::RankReport& r) { r.mutable_stepping()->set_step(1); });
+  ASSERT_EQ(worker.Next(v1::ConnectResponse::kAck).ack().sequence(), 1);
+  store::Connections::Run("PRAGMA query_only=1");
+  worker.Report(launch, 2, [](v1::RankReport& r) {
+    r.mutable_checkpoint()->set_step(1);
+    r.mutable_checkpoint()->set_path("p");
+  });
+  worker.Report(launch, 3, [](v1::RankReport& r) { r.mutable_rows()->add_rows()->set_step(1); });
+  EXPECT_FALSE(worker.Next(v1::ConnectResponse::kAck).has_ack()) << "the stream must end without one";
+  store::Connections::Run("PRAGMA query_only=0");
 }
 
 TEST_F(Service, ExitMessageThatIsTooLongIsCutBetweenCharacters) {

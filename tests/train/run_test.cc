@@ -46,10 +46,12 @@ class Recorder : public Observer {
     if (stop != nullptr && row.step == stop_after) stop->requested = true;
   }
   void OnCheckpoint(const CheckpointInfo& info) override { checkpoints.push_back(info); }
+  std::int64_t CommittedCheckpoint() override { return std::min(committed_at_most, checkpoints.back().step); }
   void OnExport(const std::string& path) override { exported = path; }
   void OnLog(const std::string&) override {}
 
   std::int64_t connected = -1, stop_after = 0;
+  std::int64_t committed_at_most = std::numeric_limits<std::int64_t>::max();
   StopFlag* stop = nullptr;
   std::vector<StepRow> rows;
   std::vector<CheckpointInfo> checkpoints;
@@ -156,6 +158,16 @@ TEST_F(RunTest, KeepsTheNewestCheckpoints) {
   EXPECT_FALSE(fs::exists(root_ + "/" + recorder.checkpoints[0].path));
   EXPECT_TRUE(fs::exists(root_ + "/" + recorder.checkpoints[1].path));
   EXPECT_TRUE(fs::exists(root_ + "/" + recorder.checkpoints[2].path));
+}
+
+TEST_F(RunTest, KeepsWhatTheNextAttemptMayResumeFrom) {
+  Recorder recorder;
+  recorder.committed_at_most = 2;  // the coordinator went away after that
+  recipe::Recipe recipe = Small();
+  recipe.length = {10, 0};
+  ASSERT_EQ(train::Run(recipe, Context(1), stop_, recorder).reason, ExitReason::kCompleted);
+  ASSERT_EQ(recorder.checkpoints.size(), 5u);
+  for (const CheckpointInfo& info : recorder.checkpoints) EXPECT_TRUE(fs::exists(root_ + "/" + info.path)) << info.path;
 }
 
 TEST_F(RunTest, NumericFailureNamesStepAndTerm) {

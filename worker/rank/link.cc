@@ -211,22 +211,29 @@ absl::StatusOr<v1::Assignment> Link::WaitForAssignment(std::chrono::seconds time
   return *assignment_;
 }
 
-void Link::Say(v1::RankSays says) {
+std::int64_t Link::acked() const {
+  const std::lock_guard lock(mutex_);
+  return (unacked_.empty() ? next_ : unacked_.front().sequence()) - 1;
+}
+
+std::int64_t Link::Say(v1::RankSays says) {
   bool stop = false;
+  std::int64_t sequence = 0;
   {
     const std::lock_guard lock(mutex_);
-    if (closing_) return;
-    says.set_sequence(next_++);
+    if (closing_) return 0;
+    says.set_sequence(sequence = next_++);
     unacked_bytes_ += says.ByteSizeLong();
     unacked_.push_back(std::move(says));
     stop = unacked_bytes_ > kMostUnackedBytes && !std::exchange(too_much_, true);
   }
   changed_.notify_all();
-  if (!stop) return;
+  if (!stop) return sequence;
   v1::Command command;
   command.set_kind(v1::Command::KIND_STOP);
   command.set_cause("the coordinator has not confirmed " + std::to_string(kMostUnackedBytes) + " bytes of reports");
   on_command_(command);
+  return sequence;
 }
 
 bool Link::WaitForAcks(std::chrono::seconds timeout) {

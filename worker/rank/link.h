@@ -41,8 +41,11 @@ class Link {
   // Waits for the worker's answer to Hello. PermissionDenied: not a rank of this worker.
   absl::StatusOr<v1::Assignment> WaitForAssignment(std::chrono::seconds timeout);
 
-  // Numbered and queued; never blocks.
-  void Say(v1::RankSays says);
+  // Numbered and queued; never blocks. Its number, 0 after Leave.
+  std::int64_t Say(v1::RankSays says);
+
+  // All reports up to this number are committed.
+  std::int64_t acked() const;
 
   // True when the coordinator has committed all that was said; false after `timeout`, or without a worker for the
   // orphan grace.
@@ -67,7 +70,7 @@ class Link {
   const OnCommand on_command_;
   const std::chrono::milliseconds orphan_grace_;
   std::unique_ptr<v1::RankService::Stub> stub_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<v1::RankSays> unacked_;  // sequences have no gap
   std::size_t unacked_bytes_ = 0;

@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 #include <csignal>
+#include <deque>
 #include <iostream>
 
 #include "common/enum_names.h"
@@ -114,7 +115,15 @@ class Reporter : public train::Observer {
     says.mutable_checkpoint()->set_path(info.path);
     says.mutable_checkpoint()->set_hash(info.hash);
     says.mutable_checkpoint()->set_bytes(info.bytes);
-    link_.Say(std::move(says));
+    reported_.emplace_back(link_.Say(std::move(says)), info.step);
+  }
+  std::int64_t CommittedCheckpoint() override {
+    const std::int64_t acked = link_.acked();
+    while (!reported_.empty() && reported_.front().first <= acked) {
+      committed_ = reported_.front().second;
+      reported_.pop_front();
+    }
+    return committed_;
   }
   void OnExport(const std::string& path) override {
     spdlog::info("encoder exported to {}", path);
@@ -126,6 +135,8 @@ class Reporter : public train::Observer {
 
  private:
   Link& link_;
+  std::deque<std::pair<std::int64_t, std::int64_t>> reported_;  // number and step of checkpoints not known as committed
+  std::int64_t committed_ = 0;
 };
 
 [[noreturn]] void Leave(Link& link, train::Outcome outcome) {

@@ -211,10 +211,12 @@ class Training {
     const SavedCheckpoint saved =
         SaveCheckpoint(context_.artifact_root, Id(), network_->parameters().all(), optimizer_->State());
     observer_.OnCheckpoint({step, saved.path, saved.hash, saved.bytes});
-    // Only this attempt's own older ones; the one it resumed from stays until the coordinator no longer needs it.
-    written_.push_back(saved.path);
-    while (written_.size() > static_cast<std::size_t>(recipe_.checkpoint_keep)) {
-      RemoveCheckpoint(context_.artifact_root, written_.front());
+    // Only this attempt's own older ones; the one it resumed from stays until the coordinator no longer needs it. While
+    // the coordinator is away nothing new is committed, and more than `keep` may lie here.
+    written_.push_back({step, saved.path, saved.hash, saved.bytes});
+    const std::int64_t committed = observer_.CommittedCheckpoint();
+    while (written_.size() > static_cast<std::size_t>(recipe_.checkpoint_keep) && written_.front().step < committed) {
+      RemoveCheckpoint(context_.artifact_root, written_.front().path);
       written_.pop_front();
     }
   }
@@ -239,7 +241,7 @@ class Training {
   std::unique_ptr<Loader> loader_;
   std::int64_t total_steps_ = 0, warmup_ = 0, checkpoint_every_ = 1, knn_every_ = 1, last_checkpoint_ = 0;
   bool stepping_ = false;
-  std::deque<std::string> written_;
+  std::deque<CheckpointInfo> written_;
   Steady::time_point last_row_;
 };
 

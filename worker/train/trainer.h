@@ -45,7 +45,10 @@ class Observer {
   virtual void OnStepping(std::int64_t step) = 0;             // every rank, after its first finished step
   virtual void OnRow(const StepRow& row) = 0;                 // rank 0, every step, in order
   virtual void OnCheckpoint(const CheckpointInfo& info) = 0;  // rank 0; files are durable
-  virtual void OnExport(const std::string& path) = 0;         // rank 0; folder relative to the artifact root
+  // Rank 0: newest step told by OnCheckpoint that is committed, 0 for none yet. The next attempt may resume from it, or
+  // from any newer one: only older ones are removed.
+  virtual std::int64_t CommittedCheckpoint() = 0;
+  virtual void OnExport(const std::string& path) = 0;  // rank 0; folder relative to the artifact root
   virtual void OnLog(const std::string& line) = 0;
 };
 

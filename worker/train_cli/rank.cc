@@ -46,7 +46,10 @@ class Printer : public Observer {
   void OnRow(const StepRow& row) override { std::cout << RowJson(row).dump() << std::endl; }
   void OnCheckpoint(const CheckpointInfo& info) override {
     OnLog("checkpoint of step " + std::to_string(info.step) + " in " + info.path);
+    newest_ = info.step;
   }
+  // Nobody commits here: what is on the disk counts.
+  std::int64_t CommittedCheckpoint() override { return newest_; }
   void OnExport(const std::string& path) override { OnLog("export in " + path); }
   void OnLog(const std::string& line) override {
     if (lead_) std::cerr << line << std::endl;
@@ -54,6 +57,7 @@ class Printer : public Observer {
 
  private:
   const bool lead_;
+  std::int64_t newest_ = 0;
 };
 
 }  // namespace
