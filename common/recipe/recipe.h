@@ -14,6 +14,7 @@ enum class LossForm { kAuto, kGram, kCovariance };
 enum class Stem { kSmall, kStandard, kSmallPadding2 };
 enum class ExpanderNorm { kBatchNorm, kNone };
 enum class EmbeddingNorm { kRaw, kL2, kStd };
+enum class Precision { kFp32, kBf16, kFp16 };
 enum class OptimizerKind { kAdamW, kLars, kLarc, kSgd };
 
 struct Data {
@@ -87,6 +88,7 @@ struct Recipe {
   Optimizer optimizer;
   Schedule schedule;
   Augmentation augmentation;
+  Precision precision = Precision::kFp32;  // of encoder and expander; statistics, loss and parameters stay fp32
   Length checkpoint_every{100, 0};
   int checkpoint_keep = 3;
   Knn knn;

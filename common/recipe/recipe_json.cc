@@ -10,7 +10,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kNewest = 2;
+constexpr int kNewest = 3;
 
 const char* Name(Stem stem) {
   switch (stem) {
@@ -54,6 +54,7 @@ Json ToJson(const Optimizer& optimizer) {
 
 // The oldest version that can say it.
 int Version(const Recipe& r) {
+  if (r.precision != Precision::kFp32) return 3;
   const bool first = r.encoder.zero_init_residual && r.expander_norm == ExpanderNorm::kBatchNorm &&
                      r.embedding_norm == EmbeddingNorm::kRaw;
   return first ? 1 : 2;
@@ -91,6 +92,7 @@ Json ToJson(const Recipe& r) {
   };
   if (r.expander_norm != ExpanderNorm::kBatchNorm) json["expander_norm"] = Name(r.expander_norm);
   if (r.embedding_norm != EmbeddingNorm::kRaw) json["embedding_norm"] = Name(r.embedding_norm);
+  if (r.precision != Precision::kFp32) json["precision"] = Name(r.precision);
   return json;
 }
 
@@ -154,6 +156,18 @@ const char* Name(EmbeddingNorm norm) {
   return "";
 }
 
+const char* Name(Precision precision) {
+  switch (precision) {
+    case Precision::kFp32:
+      return "fp32";
+    case Precision::kBf16:
+      return "bf16";
+    case Precision::kFp16:
+      return "fp16";
+  }
+  return "";
+}
+
 std::string Serialize(const Recipe& recipe) { return ToJson(recipe).dump(); }
 
 Recipe Deserialize(std::string_view text) {
@@ -194,6 +208,8 @@ Recipe Deserialize(std::string_view text) {
     }
     r.schedule = {LengthFrom(json.at("schedule").at("warmup")), json.at("schedule").at("final")};
     r.augmentation = {json.at("augmentation").at("preset"), json.at("augmentation").at("size")};
+    r.precision =
+        Parse(json.value("precision", std::string("fp32")), {Precision::kFp32, Precision::kBf16, Precision::kFp16});
     r.checkpoint_every = LengthFrom(json.at("checkpoint").at("every"));
     r.checkpoint_keep = json.at("checkpoint").at("keep");
     const Json& knn = json.at("knn");

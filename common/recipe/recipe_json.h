@@ -21,6 +21,7 @@ const char* Name(Convention convention);
 const char* Name(LossForm form);
 const char* Name(OptimizerKind kind);
 const char* Name(EmbeddingNorm norm);
+const char* Name(Precision precision);
 
 // SHA-256 of Serialize without what does not change the trained weights (how many checkpoints are kept, when kNN is
 // measured).

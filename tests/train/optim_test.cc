@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "worker/train/checkpoint/safetensors.h"
+#include "worker/train/optim/loss_scaler.h"
 #include "worker/train/optim/optimizer.h"
 
 namespace vicreg::train {
@@ -402,6 +403,29 @@ TEST(Optimizers, ZeroGradPassesOverParametersWithoutOne) {
 }
 
 // Step t of T = 110, warm-up 10, peak 0.8, final 0.001: up by 0.08 a step, then q = (1 + cos(pi (t - 10) / 100)) / 2.
+TEST(LossScaler, HalvesAfterAnOverflowAndDoublesAfter2000GoodUpdates) {
+  LossScaler scaler(true);
+  EXPECT_EQ(scaler.scale(), 65536);
+  EXPECT_FALSE(scaler.Decide(false));
+  EXPECT_FALSE(scaler.Decide(false));
+  EXPECT_EQ(scaler.scale(), 16384);
+  EXPECT_EQ(scaler.skipped_in_a_row(), 2);
+  for (int i = 0; i < 1999; ++i) EXPECT_TRUE(scaler.Decide(true));
+  EXPECT_EQ(scaler.scale(), 16384);
+  EXPECT_TRUE(scaler.Decide(true));
+  EXPECT_EQ(scaler.scale(), 32768);
+  EXPECT_EQ(scaler.skipped(), 2);
+  EXPECT_EQ(scaler.skipped_in_a_row(), 0);
+}
+
+TEST(LossScaler, SwitchedOffItOnlyPassesOnWhatItIsTold) {
+  LossScaler scaler(false);
+  EXPECT_TRUE(scaler.Decide(true));
+  EXPECT_FALSE(scaler.Decide(false));
+  EXPECT_EQ(scaler.scale(), 1);
+  EXPECT_EQ(scaler.skipped(), 0);
+}
+
 TEST(LearningRate, RisesLinearlyThenFallsByACosine) {
   const struct {
     const char* where;

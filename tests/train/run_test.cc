@@ -183,6 +183,85 @@ TEST_F(RunTest, NumericFailureNamesStepAndTerm) {
   EXPECT_THAT(outcome.message, HasSubstr("rank 0"));
 }
 
+TEST_F(RunTest, NumericFailureSaysWhichBatchToSubstitute) {
+  recipe::Recipe recipe = Small();
+  recipe.optimizer.peak_lr = 1e30;
+  Recorder recorder;
+  const Outcome outcome = train::Run(recipe, Context(1), stop_, recorder);
+  ASSERT_EQ(outcome.reason, ExitReason::kNumeric) << outcome.message;
+  EXPECT_EQ(outcome.nonfinite_step, outcome.step + 1);
+}
+
+TEST_F(RunTest, SubstitutedBatchChangesItsStepAndNoneBefore) {
+  RankContext context = Context(1);
+  context.substituted_step = 3;
+  Recorder plain, other;
+  ASSERT_EQ(train::Run(Small(), Context(2), stop_, plain).reason, ExitReason::kCompleted);
+  ASSERT_EQ(train::Run(Small(), context, stop_, other).reason, ExitReason::kCompleted);
+  for (std::size_t i = 0; i < 6; ++i) EXPECT_EQ(plain.rows[i].loss == other.rows[i].loss, i < 2) << i + 1;
+}
+
+TEST_F(RunTest, Bf16TrainsAsFp32DoesButForItsRounding) {
+  recipe::Recipe recipe = Small();
+  Recorder single, half;
+  ASSERT_EQ(train::Run(recipe, Context(1), stop_, single).reason, ExitReason::kCompleted);
+  recipe.precision = recipe::Precision::kBf16;
+  ASSERT_EQ(train::Run(recipe, Context(2), stop_, half).reason, ExitReason::kCompleted);
+  // Step 1 has the same weights. Eight bits of every activation are kept, and the terms are means of many.
+  EXPECT_NE(half.rows[0].loss, single.rows[0].loss);
+  for (std::size_t i = 0; i < 6; ++i) EXPECT_NEAR(half.rows[i].loss / single.rows[i].loss, 1, 0.03) << i + 1;
+  for (const NamedTensor& t : ParseSafetensors(Bytes(half.checkpoints.back(), "model.safetensors")))
+    EXPECT_NE(t.value.scalar_type(), at::kBFloat16) << t.name;
+}
+
+// fp16 is for GPUs; the rule that skips is the same on a CPU.
+recipe::Recipe Fp16() {
+  recipe::Recipe recipe = Small();
+  recipe.precision = recipe::Precision::kFp16;
+  return recipe;
+}
+
+TEST_F(RunTest, Fp16OverflowSkipsTheUpdateCountsItAndHalvesTheScale) {
+  recipe::Recipe recipe = Fp16();
+  recipe.length = {12, 0};
+  recipe.loss.lambda_ = 1e4;  // overflows at first
+  Recorder recorder;
+  const Outcome outcome = train::Run(recipe, Context(1), stop_, recorder);
+  ASSERT_EQ(outcome.reason, ExitReason::kCompleted) << outcome.message;
+  const StepRow &first = recorder.rows.front(), &last = recorder.rows.back();
+  EXPECT_EQ(first.loss_scale, 65536);
+  EXPECT_EQ(first.skipped_steps, 1);
+  EXPECT_FALSE(std::isfinite(first.grad_norm));
+  EXPECT_LT(last.skipped_steps, 12);
+  EXPECT_EQ(last.loss_scale, 65536 / std::exp2(static_cast<double>(last.skipped_steps)));
+  EXPECT_TRUE(std::isfinite(last.grad_norm));
+}
+
+TEST_F(RunTest, Fp16ThatOverflows20TimesInARowIsNumeric) {
+  recipe::Recipe recipe = Fp16();
+  recipe.length = {30, 0};
+  recipe.loss.lambda_ = 1e14;
+  Recorder recorder;
+  const Outcome outcome = train::Run(recipe, Context(1), stop_, recorder);
+  EXPECT_EQ(outcome.reason, ExitReason::kNumeric) << outcome.message;
+  EXPECT_THAT(outcome.message, HasSubstr("20 times in a row"));
+  EXPECT_EQ(recorder.rows.size(), 19u);
+}
+
+TEST_F(RunTest, Fp16ResumesWithItsLossScale) {
+  recipe::Recipe recipe = Fp16();
+  recipe.loss.lambda_ = 1e4;
+  Recorder whole, second;
+  ASSERT_EQ(train::Run(recipe, Context(1), stop_, whole).reason, ExitReason::kCompleted);
+  RankContext context = Context(2);
+  context.resume = ResumePoint{4, whole.checkpoints[1].path, whole.checkpoints[1].hash};
+  ASSERT_EQ(train::Run(recipe, context, stop_, second).reason, ExitReason::kCompleted);
+  EXPECT_EQ(second.rows.front().loss_scale, whole.rows[4].loss_scale);
+  EXPECT_EQ(second.rows.front().skipped_steps, whole.rows[4].skipped_steps);
+  for (const char* name : {"model.safetensors", "optimizer.safetensors"})
+    EXPECT_TRUE(Bytes(whole.checkpoints.back(), name) == Bytes(second.checkpoints.back(), name)) << name << " differs";
+}
+
 TEST_F(RunTest, MissingDataIsADataError) {
   RankContext context = Context(1);
   context.data_root = root_;

@@ -12,11 +12,8 @@
 #include "common/recipe/recipe_json.h"
 #include "worker/train/checkpoint/checkpoint.h"
 #include "worker/train/data/loader.h"
-#include "worker/train/distributed/gradient_reducer.h"
 #include "worker/train/eval/knn.h"
-#include "worker/train/model/network.h"
-#include "worker/train/objective/vicreg.h"
-#include "worker/train/optim/optimizer.h"
+#include "worker/train/learner.h"
 
 namespace vicreg::train {
 namespace {
@@ -37,6 +34,7 @@ class Training {
 
   std::string phase = "setup";
   std::int64_t step = 0;  // finished updates
+  std::string Where() const { return phase == "learn" ? learner_->phase : phase; }
 
   Outcome Go() {
     Open();
@@ -68,11 +66,7 @@ class Training {
       group_ = Group(MakeProcessGroup(context_.store, options), context_.rank, context_.world_size);
     }
     phase = "setup";
-    network_ = std::make_unique<Network>(recipe_);
-    optimizer_ = MakeOptimizer(recipe_.optimizer, network_->parameters().trained());
-    std::vector<at::Tensor> parameters;
-    for (const NamedTensor& p : network_->parameters().trained()) parameters.push_back(p.value);
-    reducer_ = std::make_unique<GradientReducer>(parameters, group_);
+    learner_ = std::make_unique<Learner>(recipe_, group_);
     total_steps_ = recipe::InSteps(recipe_.length, images_.count, recipe_.batch_size, 1);
     warmup_ = recipe::InSteps(recipe_.schedule.warmup, images_.count, recipe_.batch_size, 0);
     checkpoint_every_ = recipe::InSteps(recipe_.checkpoint_every, images_.count, recipe_.batch_size, 1);
@@ -80,7 +74,7 @@ class Training {
     if (context_.resume) {
       phase = "resume";
       LoadCheckpoint(context_.artifact_root, context_.resume->path, context_.resume->hash, context_.resume->step,
-                     context_.recipe_hash, network_->parameters().all(), optimizer_->State());
+                     context_.recipe_hash, learner_->model(), learner_->optimizer_state());
       step = last_checkpoint_ = context_.resume->step;
       observer_.OnLog("resumed from " + context_.resume->path);
     }
@@ -91,6 +85,7 @@ class Training {
     options.world_size = context_.world_size;
     options.threads = std::max(context_.threads - 1, 1);
     options.first_step = step;
+    options.substituted_step = context_.substituted_step - 1;
     options.view = OptionsFor(recipe_.augmentation.preset, recipe_.augmentation.size);
     loader_ = std::make_unique<Loader>(images_, options);
     last_row_ = Steady::now();
@@ -117,39 +112,17 @@ class Training {
     const auto begin = Steady::now();
     phase = "data";
     Batch batch = loader_->Next();
-    const std::int64_t side = recipe_.augmentation.size;
-    const at::Tensor images =
-        at::from_blob(batch.views.data(), {2 * batch.rows, recipe_.data.channels, side, side}, at::kFloat);
-
-    phase = "forward";
-    const at::Tensor embeddings = network_->Forward(images, 2, group_);
-    const auto views = embeddings.chunk(2);
-    const VicregWeights weights{
-        recipe_.loss.lambda_,
-        std::vector<ViewWeights>(views.size(), {recipe_.loss.mu_per_view, recipe_.loss.nu_per_view})};
-    // The reducer averages over W ranks.
-    const VicregResult result = VicregLoss(views, weights, recipe_.loss.form, group_, group_.size());
-    if (!result.terms.nonfinite_term.empty()) Numeric(result.terms.nonfinite_term + " term");
-
-    phase = "backward";
-    optimizer_->ZeroGrad();
-    reducer_->Prepare(result.loss);
-    result.loss.backward();
-    const double grad_norm = optimizer_->GradientNorm();
-    // After reduction the gradient is the same on every rank, so all of them decide alike.
-    if (!std::isfinite(grad_norm)) Numeric("gradient");
-
-    phase = "optimizer";
+    phase = "learn";
     const double rate =
         LearningRate(step, total_steps_, warmup_, recipe_.optimizer.peak_lr, recipe_.schedule.final_fraction);
-    optimizer_->Step(rate, step + 1);
+    const Update update = learner_->Learn(batch, rate, step + 1);
     ++step;
     if (!stepping_) {
       stepping_ = true;
       observer_.OnStepping(step);
     }
     const auto end = Steady::now();
-    StepRow row = Row(result.terms, grad_norm, rate, Seconds(begin, end));
+    StepRow row = Row(update, rate, Seconds(begin, end));
     if (recipe_.knn.enabled && (step % knn_every_ == 0 || step == total_steps_)) row.knn_accuracy = Knn();
     if (lead()) {
       observer_.OnRow(row);
@@ -157,12 +130,8 @@ class Training {
     if (step % checkpoint_every_ == 0) Checkpoint();
   }
 
-  [[noreturn]] void Numeric(const std::string& what) {
-    throw RankError(ExitReason::kNumeric, what + " is not finite at step " + std::to_string(step + 1) +
-                                              "; no rank took the step: lower the learning rate");
-  }
-
-  StepRow Row(const VicregTerms& t, double grad_norm, double rate, double seconds) {
+  StepRow Row(const Update& update, double rate, double seconds) {
+    const VicregTerms& t = update.terms;
     StepRow row;
     row.step = step;
     row.epoch = static_cast<double>(step) / static_cast<double>(loader_->steps_per_epoch());
@@ -176,7 +145,9 @@ class Training {
     row.z_std_mean = t.z_std_mean;
     row.z_std_min = t.z_std_min;
     row.z_std_below = t.z_std_below;
-    row.grad_norm = grad_norm;
+    row.grad_norm = update.grad_norm;
+    row.loss_scale = update.loss_scale;
+    row.skipped_steps = learner_->skipped();
     row.learning_rate = rate;
     row.covariance_noise_floor = t.covariance_noise_floor;
     row.mismatch = t.mismatch;
@@ -192,8 +163,8 @@ class Training {
 
   double Knn() {
     phase = "evaluation";
-    const at::Tensor bank = Represent(*network_, images_, recipe_.augmentation.size, group_);
-    const at::Tensor queries = Represent(*network_, queries_, recipe_.augmentation.size, group_);
+    const at::Tensor bank = Represent(learner_->network(), images_, recipe_.augmentation.size, group_);
+    const at::Tensor queries = Represent(learner_->network(), queries_, recipe_.augmentation.size, group_);
     const double accuracy =
         KnnAccuracy(bank, images_.labels, queries, queries_.labels, recipe_.knn.k, recipe_.knn.temperature);
     observer_.OnLog("step " + std::to_string(step) + ": " + std::to_string(recipe_.knn.k) + "-NN accuracy " +
@@ -209,7 +180,7 @@ class Training {
     last_checkpoint_ = step;
     if (!lead()) return;
     const SavedCheckpoint saved =
-        SaveCheckpoint(context_.artifact_root, Id(), network_->parameters().all(), optimizer_->State());
+        SaveCheckpoint(context_.artifact_root, Id(), learner_->model(), learner_->optimizer_state());
     observer_.OnCheckpoint({step, saved.path, saved.hash, saved.bytes});
     // Only this attempt's own older ones; the one it resumed from stays until the coordinator no longer needs it. While
     // the coordinator is away nothing new is committed, and more than `keep` may lie here.
@@ -225,7 +196,7 @@ class Training {
     phase = "export";
     if (!lead()) return;
     observer_.OnExport(
-        SaveExport(context_.artifact_root, Id(), network_->parameters().all(), recipe::Serialize(recipe_)));
+        SaveExport(context_.artifact_root, Id(), learner_->model(), recipe::Serialize(recipe_)));
   }
 
   const recipe::Recipe& recipe_;
@@ -235,9 +206,7 @@ class Training {
 
   ImageSet images_, queries_;
   Group group_;
-  std::unique_ptr<Network> network_;
-  std::unique_ptr<Optimizer> optimizer_;
-  std::unique_ptr<GradientReducer> reducer_;
+  std::unique_ptr<Learner> learner_;
   std::unique_ptr<Loader> loader_;
   std::int64_t total_steps_ = 0, warmup_ = 0, checkpoint_every_ = 1, knn_every_ = 1, last_checkpoint_ = 0;
   bool stepping_ = false;
@@ -252,10 +221,12 @@ Outcome Run(const recipe::Recipe& recipe, const RankContext& context, const Stop
   Training training(recipe, context, stop, observer);
   const auto where = [&] {
     return " (rank " + std::to_string(context.rank) + ", step " + std::to_string(training.step) + ", " +
-           training.phase + ")";
+           training.Where() + ")";
   };
   try {
     return training.Go();
+  } catch (const NumericError& error) {
+    return {error.reason, error.what() + where(), training.step, error.step};
   } catch (const RankError& error) {
     return {error.reason, error.what() + where(), training.step};
   } catch (const std::exception& error) {

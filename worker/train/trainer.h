@@ -25,6 +25,8 @@ struct StepRow {
   double z_std_mean = 0, z_std_min = 0, z_std_below = 0;
   double grad_norm = 0, learning_rate = 0, images_per_second = 0, step_seconds = 0;
   double covariance_noise_floor = 0, mismatch = 0;
+  double loss_scale = 1;           // fp16's factor of this step
+  std::int64_t skipped_steps = 0;  // of this attempt and those it resumed from: fp16 gradients that overflowed
   std::optional<double> knn_accuracy;
   std::int64_t time_us = 0;
 };
@@ -72,6 +74,7 @@ struct RankContext {
                               // <project>/<job>/export
   int threads = 1;            // cores this rank may use: OpenMP and loader threads
   std::optional<ResumePoint> resume;
+  std::int64_t substituted_step = 0;  // 1-based: its batch is replaced by another draw; 0: none
   std::shared_ptr<KeyValueStore> store;  // rendezvous; may be null when world_size is 1
 };
 
@@ -79,6 +82,7 @@ struct Outcome {
   ExitReason reason = ExitReason::kInternal;
   std::string message;  // one sentence with phase, step and what was found
   std::int64_t step = 0;
+  std::int64_t nonfinite_step = 0;  // kNumeric: the 1-based update whose loss or gradient was not finite
 };
 
 // Trains from the resume point (or step 0) to the end of the recipe, or until `stop`. Never throws; called once per

@@ -30,6 +30,8 @@ nlohmann::ordered_json RowJson(const StepRow& row) {
                                  {"mismatch", row.mismatch},
                                  {"covariance_noise_floor", row.covariance_noise_floor},
                                  {"grad_norm", row.grad_norm},
+                                 {"loss_scale", row.loss_scale},
+                                 {"skipped_steps", row.skipped_steps},
                                  {"learning_rate", row.learning_rate},
                                  {"images_per_second", row.images_per_second},
                                  {"step_seconds", row.step_seconds},

@@ -85,7 +85,11 @@ void Loader::Fill(std::int64_t step, std::int64_t row, Batch& batch) {
     const std::lock_guard lock(mutex_);
     order = Order(epoch);
   }
-  const std::uint32_t sample = (*order)[static_cast<std::size_t>(position)];
+  const std::uint32_t sample =
+      step == options_.substituted_step
+          ? static_cast<std::uint32_t>(Below({options_.seed, epoch, static_cast<std::uint64_t>(position), 0},
+                                             Operation::kSubstitute, 0, images_.count))
+          : (*order)[static_cast<std::size_t>(position)];
   const std::int64_t pixels = std::int64_t{options_.view.size} * options_.view.size;
   for (std::uint8_t view = 0; view < 2; ++view) {
     MakeView(images_.image(sample), images_.height, images_.width, options_.view, {options_.seed, epoch, sample, view},

@@ -32,6 +32,7 @@ struct LoaderOptions {
   int threads = 1;
   int slots = 3;  // batches in memory
   std::int64_t first_step = 0;
+  std::int64_t substituted_step = -1;  // 0-based: each of its samples is replaced by one drawn for its position
   ViewOptions view;
 };
 

@@ -172,6 +172,11 @@ void Optimizer::ZeroGrad() {
   }
 }
 
+void Optimizer::ScaleGradients(double factor) {
+  const at::NoGradGuard no_grad;
+  for (const Bucket& bucket : buckets_) at::_foreach_mul_(bucket.Gradients(), factor);
+}
+
 double Optimizer::GradientNorm() const {
   double square = 0;
   for (const Bucket& bucket : buckets_) {

@@ -33,6 +33,8 @@ class Optimizer {
   // update will have.
   virtual void Step(double learning_rate, std::int64_t step) = 0;
   void ZeroGrad();
+  // Multiplies every gradient, as to take a loss scale out again.
+  void ScaleGradients(double factor);
   // Length of all gradients as one vector, in fp64; not finite if any of them is not.
   double GradientNorm() const;
   // "<parameter>.<slot>", in the order of the parameters; the tensors themselves, to be copied into when loading.

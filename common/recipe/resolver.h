@@ -1,0 +1,80 @@
+#pragma once
+
+// Inside common/recipe: how a JobSpec becomes a Recipe. One class, its methods in one file per idea: resolve.cc (order,
+// names, scheduling), resolve_defaults.cc, resolve_data.cc, resolve_network.cc, resolve_training.cc (objective, lengths,
+// optimizer, evaluation, warnings). Users include resolve.h.
+
+#include <google/protobuf/message.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "common/recipe/networks.h"
+#include "common/recipe/resolve.h"
+
+namespace vicreg::recipe {
+
+// Keeps infinity out, and products of two such numbers finite.
+inline constexpr double kMost = 1e12;
+
+std::string Number(double value);
+// "unknown name ...; expected one of ...; did you mean ...?"
+std::string Suggest(const std::string& found, const std::vector<std::string>& known);
+// Whether `width` can be chosen.
+bool HasWidth(const Architecture& architecture);
+
+// The small stem keeps a view at its full size through a whole stage.
+inline constexpr int kSmallStemPixels = 64, kStandardStemPixels = 32;
+
+// Collects problems while it resolves; every check names the field, the limit, what was found and what to do.
+class Resolver {
+ public:
+  // `keys`: what the job file holds, by path. A message cannot tell `keep: 0` from no `keep`, the file can.
+  Resolver(const v1::JobSpec& given, const Roots& offered, const std::map<std::string, spec::Mark>& keys = {})
+      : given_(given), offered_(offered), keys_(keys) {}
+
+  std::vector<spec::Problem> problems;
+  Resolved out;
+
+  void Run();
+
+ private:
+  v1::JobSpec& s() { return out.spec; }
+  bool Written(const std::string& key) const { return keys_.count(key) != 0; }
+
+  void Bad(const std::string& field, const std::string& text) { problems.push_back({{}, field, text}); }
+  template <typename T>
+  bool Range(const std::string& field, T value, T low, T high, const std::string& why = "") {
+    if (value >= low && value <= high) return true;
+    std::string number = std::to_string(value), least = std::to_string(low), most = std::to_string(high);
+    Bad(field, "found " + number + "; expected " + least + " to " + most + (why.empty() ? "" : ": " + why));
+    return false;
+  }
+  void CheckName(const std::string& field, const std::string& name);
+  void RefuseUnknown(const google::protobuf::Message& message, const std::string& path);
+
+  void ApplyPreset();
+  void FillDefaults();
+  void FillOptimizer();
+
+  void Scheduling();
+  void CheckPath(const std::string& path);
+  void CheckOffered(const std::string& root);
+  void DataAndViews();
+  void Encoder();
+  void Network();
+  void Objective();
+  Length CheckLength(const std::string& field, const v1::Length& length, std::int64_t least);
+  void Lengths();
+  void Optimizer();
+  void Evaluation();
+  void Precision();
+  void Warn();
+
+  const v1::JobSpec& given_;
+  const Roots& offered_;
+  const std::map<std::string, spec::Mark> keys_;
+};
+
+}  // namespace vicreg::recipe

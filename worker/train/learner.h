@@ -1,0 +1,60 @@
+#pragma once
+
+// One update of the model from one batch: forward, objective, backward, guard, optimizer. The loop around it
+// (trainer.cc) decides when to save, to evaluate and to stop.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/recipe/recipe.h"
+#include "worker/train/data/loader.h"
+#include "worker/train/distributed/gradient_reducer.h"
+#include "worker/train/distributed/group.h"
+#include "worker/train/model/network.h"
+#include "worker/train/objective/vicreg.h"
+#include "worker/train/optim/loss_scaler.h"
+#include "worker/train/optim/optimizer.h"
+
+namespace vicreg::train {
+
+struct Update {
+  VicregTerms terms;
+  double grad_norm = 0;   // of the averaged gradient, without the loss scale; not finite where the update was skipped
+  double loss_scale = 1;  // the factor of this update
+  bool skipped = false;   // fp16: the gradient overflowed, nothing moved
+};
+
+// Owned and called by one thread. Every rank builds the same network and takes the same updates.
+class Learner {
+ public:
+  // `group` outlives it.
+  Learner(const recipe::Recipe& recipe, Group& group);
+  ~Learner();
+
+  // The update with this 1-based number. All ranks decide alike from reduced values: RankError(kNumeric) naming term and
+  // step when the loss or (outside fp16) the gradient is not finite, or an fp16 gradient has overflowed 20 times in a
+  // row; then no rank has moved.
+  Update Learn(Batch& batch, double learning_rate, std::int64_t step);
+
+  const Network& network() const { return network_; }
+  // What a checkpoint holds; the tensors themselves, to be copied into when loading.
+  const std::vector<NamedTensor>& model() const { return network_.parameters().all(); }
+  std::vector<NamedTensor> optimizer_state() const;
+  std::int64_t skipped() const { return scaler_.skipped(); }  // updates so far
+
+  std::string phase = "setup";  // forward, backward, optimizer: where it is when something throws
+
+ private:
+  VicregResult Forward(Batch& batch);
+
+  const recipe::Recipe& recipe_;
+  Group& group_;
+  Network network_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<GradientReducer> reducer_;
+  LossScaler scaler_;
+};
+
+}  // namespace vicreg::train
