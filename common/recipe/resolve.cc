@@ -68,8 +68,8 @@ void Resolver::RefuseUnknown(const google::protobuf::Message& message, const std
     } else if (field->cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_ENUM) {
       const int value = reflection.GetEnumValue(message, field);
       if (field->enum_type()->FindValueByNumber(value) == nullptr) {
-        Bad(prefix + field->name(), "found value " + std::to_string(value) +
-                                        ", which this build does not know: use a client of this version");
+        Bad(prefix + field->name(),
+            "found value " + std::to_string(value) + ", which this build does not know: use a client of this version");
       }
     }
   }

@@ -1,8 +1,8 @@
 #pragma once
 
 // Inside common/recipe: how a JobSpec becomes a Recipe. One class, its methods in one file per idea: resolve.cc (order,
-// names, scheduling), resolve_defaults.cc, resolve_data.cc, resolve_network.cc, resolve_training.cc (objective, lengths,
-// optimizer, evaluation, warnings). Users include resolve.h.
+// names, scheduling), resolve_defaults.cc, resolve_data.cc, resolve_network.cc, resolve_training.cc (objective,
+// lengths, optimizer, evaluation, warnings). Users include resolve.h.
 
 #include <google/protobuf/message.h>
 

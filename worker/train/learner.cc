@@ -58,9 +58,8 @@ VicregResult Learner::Forward(Batch& batch) {
     const Autocast autocast(images.device().type(), TypeOf(recipe_.precision));
     views = network_.Forward(images, 2, group_).chunk(2);
   }
-  const VicregWeights weights{
-      recipe_.loss.lambda_,
-      std::vector<ViewWeights>(views.size(), {recipe_.loss.mu_per_view, recipe_.loss.nu_per_view})};
+  const VicregWeights weights{recipe_.loss.lambda_, std::vector<ViewWeights>(views.size(), {recipe_.loss.mu_per_view,
+                                                                                            recipe_.loss.nu_per_view})};
   // The reducer averages over W ranks.
   return VicregLoss(views, weights, recipe_.loss.form, group_, group_.size());
 }
@@ -86,8 +85,8 @@ Update Learner::Learn(Batch& batch, double learning_rate, std::int64_t step) {
   }
   if (!scaler_.enabled()) Numeric("gradient", step);
   if (scaler_.skipped_in_a_row() >= LossScaler::kMostInARow) {
-    Numeric("fp16 gradient, " + std::to_string(LossScaler::kMostInARow) + " times in a row and down to a loss scale of " +
-                std::to_string(scaler_.scale()) + ",",
+    Numeric("fp16 gradient, " + std::to_string(LossScaler::kMostInARow) +
+                " times in a row and down to a loss scale of " + std::to_string(scaler_.scale()) + ",",
             step);
   }
   update.skipped = true;

@@ -33,9 +33,9 @@ class Learner {
   Learner(const recipe::Recipe& recipe, Group& group);
   ~Learner();
 
-  // The update with this 1-based number. All ranks decide alike from reduced values: RankError(kNumeric) naming term and
-  // step when the loss or (outside fp16) the gradient is not finite, or an fp16 gradient has overflowed 20 times in a
-  // row; then no rank has moved.
+  // The update with this 1-based number. All ranks decide alike from reduced values: RankError(kNumeric) naming term
+  // and step when the loss or (outside fp16) the gradient is not finite, or an fp16 gradient has overflowed 20 times in
+  // a row; then no rank has moved.
   Update Learn(Batch& batch, double learning_rate, std::int64_t step);
 
   const Network& network() const { return network_; }

@@ -195,8 +195,7 @@ class Training {
   void Export() {
     phase = "export";
     if (!lead()) return;
-    observer_.OnExport(
-        SaveExport(context_.artifact_root, Id(), learner_->model(), recipe::Serialize(recipe_)));
+    observer_.OnExport(SaveExport(context_.artifact_root, Id(), learner_->model(), recipe::Serialize(recipe_)));
   }
 
   const recipe::Recipe& recipe_;

@@ -74,7 +74,7 @@ struct RankContext {
                               // <project>/<job>/export
   int threads = 1;            // cores this rank may use: OpenMP and loader threads
   std::optional<ResumePoint> resume;
-  std::int64_t substituted_step = 0;  // 1-based: its batch is replaced by another draw; 0: none
+  std::int64_t substituted_step = 0;     // 1-based: its batch is replaced by another draw; 0: none
   std::shared_ptr<KeyValueStore> store;  // rendezvous; may be null when world_size is 1
 };
 

@@ -9,7 +9,15 @@
 namespace vicreg::train {
 
 // Append-only: a number that changes its meaning changes every experiment.
-enum class Operation : std::uint8_t { kOrder = 0, kCrop = 1, kFlip = 2, kBrightness = 3, kContrast = 4, kShift = 5, kSubstitute = 6 };
+enum class Operation : std::uint8_t {
+  kOrder = 0,
+  kCrop = 1,
+  kFlip = 2,
+  kBrightness = 3,
+  kContrast = 4,
+  kShift = 5,
+  kSubstitute = 6
+};
 
 struct DrawKey {
   std::uint64_t seed = 0;

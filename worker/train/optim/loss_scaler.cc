@@ -17,7 +17,9 @@ LossScaler::LossScaler(bool enabled) : enabled_(enabled), state_(at::zeros({kCou
 }
 
 double LossScaler::scale() const { return state_.const_data_ptr<double>()[kScale]; }
-std::int64_t LossScaler::skipped() const { return static_cast<std::int64_t>(state_.const_data_ptr<double>()[kSkipped]); }
+std::int64_t LossScaler::skipped() const {
+  return static_cast<std::int64_t>(state_.const_data_ptr<double>()[kSkipped]);
+}
 std::int64_t LossScaler::skipped_in_a_row() const {
   return static_cast<std::int64_t>(state_.const_data_ptr<double>()[kInARow]);
 }
