@@ -92,6 +92,10 @@ std::string ExplainText(const Resolved& resolved) {
                         (r.optimizer.kind == OptimizerKind::kLarc
                              ? ", eta " + Number(r.optimizer.eta) + (r.optimizer.clip ? ", clipped" : ", not clipped")
                              : ""));
+  line("precision",
+       r.precision == Precision::kFp32
+           ? "fp32"
+           : std::string(Name(r.precision)) + " in encoder and expander; statistics, loss and parameters fp32");
   line("per step and rank",
        Bytes(e.loss_bytes) + " gathered or reduced for the loss, " + Bytes(e.gradient_bytes) + " for gradients (fp32)");
   line("memory per rank", Bytes(e.state_bytes) + " parameters, gradients, optimizer; " + Bytes(e.loss_memory_bytes) +
@@ -124,6 +128,7 @@ nlohmann::ordered_json ExplainJson(const Resolved& resolved) {
           {"steps", r.length.steps},
           {"epochs", r.length.epochs},
           {"learning_rate_peak", r.optimizer.peak_lr},
+          {"precision", Name(r.precision)},
           {"warnings", resolved.warnings},
           {"spec", spec::ToJson(resolved.spec)}};
 }

@@ -13,6 +13,8 @@ const char* RestartCause(const AttemptEnd& end) {
       return "node_lost";
     case ExitReason::kHung:
       return "hang";
+    case ExitReason::kNumeric:
+      return "rollback";
     case ExitReason::kRendezvous:
     case ExitReason::kCollective:
     case ExitReason::kStorage:
@@ -43,6 +45,7 @@ void Settle(Transaction& tx, Job& job, const std::string& actor) {
       return;
     case NextMove::Kind::kRetry:
       ++job.restarts[RestartCause(end)];
+      if (next.substitute_step > 0) job.substituted_step = next.substitute_step;
       job.not_before = tx.now + next.delay;
       tx.Move(job, JobState::kBackoff, next.reason, next.message, "BACKOFF", "restart policy");
   }

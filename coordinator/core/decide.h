@@ -59,6 +59,7 @@ struct Report {
   std::string export_path;
   ExitReason exit_reason = ExitReason::kNone;
   std::string exit_message;
+  std::int64_t nonfinite_step = 0;
 };
 
 // Answers with an ack, fenced when the attempt, incarnation or rank is not current. Duplicates change nothing.

@@ -216,6 +216,7 @@ void OnReport(Transaction& tx, const std::string& node, std::int64_t incarnation
       rank.pid = 0;
       rank.exit_reason = report.exit_reason;
       rank.exit_message = report.exit_message;
+      rank.nonfinite_step = report.nonfinite_step;
       OnRankGone(tx, job, "worker");
       break;
   }

@@ -79,12 +79,30 @@ AttemptEnd CauseOf(const std::vector<Rank>& ranks) {
   if (first == nullptr) return {};
   return {first->exit_reason, first->rank,
           "rank " + std::to_string(first->rank) + " on " + first->node + " ended with " + Name(first->exit_reason) +
-              (first->exit_message.empty() ? "" : ": " + first->exit_message)};
+              (first->exit_message.empty() ? "" : ": " + first->exit_message),
+          first->nonfinite_step};
 }
 
 NextMove DecideAfterEnd(const Job& job, const AttemptEnd& end, std::int64_t newest_step, const Options& options) {
   if (end.reason == ExitReason::kCompleted)
     return {NextMove::Kind::kSucceed, Reason::kCompleted, {}, job.charges, "every rank finished its steps"};
+  if (end.reason == ExitReason::kNumeric && end.nonfinite_step > 0) {
+    if (job.substituted_step == 0) {
+      return {NextMove::Kind::kRetry,
+              Reason::kRollback,
+              {},
+              job.charges,
+              end.what + "; going back to step " + std::to_string(newest_step) +
+                  " once, with other samples in the batch of step " + std::to_string(end.nonfinite_step),
+              end.nonfinite_step};
+    }
+    return {NextMove::Kind::kFail,
+            Reason::kNumeric,
+            {},
+            job.charges,
+            end.what + "; the job was rolled back once already, with other samples at step " +
+                std::to_string(job.substituted_step)};
+  }
   const Class blame = ClassOf(end.reason);
   if (blame == Class::kFinal) return {NextMove::Kind::kFail, FinalReason(end.reason), {}, job.charges, end.what};
   int charges = newest_step > job.resumed_step ? 0 : job.charges;

@@ -12,7 +12,8 @@ namespace vicreg::core {
 struct AttemptEnd {
   ExitReason reason = ExitReason::kNone;
   int rank = -1;
-  std::string what;  // sentence
+  std::string what;                 // sentence
+  std::int64_t nonfinite_step = 0;  // of that rank
 };
 
 // Of settled ranks. kCompleted only when every rank completed.
@@ -24,10 +25,12 @@ struct NextMove {
   std::chrono::milliseconds delay{0};
   int charges = 0;  // of the restart budget, after this attempt
   std::string message;
+  std::int64_t substitute_step = 0;  // > 0: a rollback; the batch of this step gives way to another draw
 };
 
-// `newest_step`: of the newest committed checkpoint. Progress since the attempt began forgives earlier crashes.
-// Infrastructure ends are never charged, but back off all the same.
+// A loss that is not finite: once per job, back to the newest checkpoint with another batch in that step's place,
+// uncharged; the second time the job has FAILED. `newest_step`: of the newest committed checkpoint. Progress since the
+// attempt began forgives earlier crashes. Infrastructure ends are never charged, but back off all the same.
 NextMove DecideAfterEnd(const Job& job, const AttemptEnd& end, std::int64_t newest_step, const Options& options);
 
 }  // namespace vicreg::core

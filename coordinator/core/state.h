@@ -52,7 +52,8 @@ enum class Reason {
   kCrash = 28,
   kInfra = 29,
   kNodeLost = 30,
-  kInternal = 31
+  kInternal = 31,
+  kRollback = 32
 };
 
 // Numbers equal vicreg.v1.ExitReason.
@@ -100,6 +101,7 @@ struct Rank {
   std::int64_t acked = 0;  // newest report whose effect is committed
   ExitReason exit_reason = ExitReason::kNone;
   std::string exit_message;
+  std::int64_t nonfinite_step = 0;  // exit kNumeric: the 1-based step whose batch gave it, 0 unknown
   bool settled() const { return state == RankState::kExited || state == RankState::kLost; }
 };
 
@@ -131,6 +133,9 @@ struct Job {
   int charges = 0;
   std::int64_t resumed_step = 0;  // where the newest attempt started
   std::int64_t total_steps = 0;
+  // Its batch is replaced by another draw since the job was rolled back from a loss that was not finite; 0: no rollback
+  // yet. Set once: every later attempt replays the same samples.
+  std::int64_t substituted_step = 0;
   std::vector<Checkpoint> checkpoints;  // newest first
   std::string export_path;
   std::int64_t events = 0;  // job_seq of the newest event

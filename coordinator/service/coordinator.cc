@@ -168,6 +168,7 @@ std::optional<v1::ConnectResponse> Coordinator::ToWire(const core::Message& mess
     out.set_recipe_hash(job.recipe_hash);
     if (!out.mutable_spec()->ParseFromString(job.spec)) return std::nullopt;
     ranks_of(job, &out);
+    out.set_substituted_step(job.substituted_step);
     if (job.resumed_step > 0) {
       for (const core::Checkpoint& checkpoint : job.checkpoints) {
         if (checkpoint.step != job.resumed_step) continue;

@@ -18,11 +18,19 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Node, name, boot_id, build, incarnation, stat
 namespace vicreg::store {
 
 std::string JobRecord(const core::Job& job) {
-  return nlohmann::json(job).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  nlohmann::json json = job;
+  json["substituted_step"] = job.substituted_step;
+  for (std::size_t i = 0; i < job.ranks.size(); ++i) json["ranks"][i]["nonfinite_step"] = job.ranks[i].nonfinite_step;
+  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 core::Job JobFromRecord(const std::string& record, const std::string& spec) {
-  auto job = nlohmann::json::parse(record).get<core::Job>();
+  const auto json = nlohmann::json::parse(record);
+  auto job = json.get<core::Job>();
+  // Fields that the build which wrote the record may not have known yet.
+  job.substituted_step = json.value("substituted_step", std::int64_t{0});
+  for (std::size_t i = 0; i < job.ranks.size(); ++i)
+    job.ranks[i].nonfinite_step = json.at("ranks").at(i).value("nonfinite_step", std::int64_t{0});
   job.spec = spec;
   return job;
 }

@@ -771,6 +771,14 @@ TEST(Explain, NumbersOfTheLargestJobStayPositive) {
     EXPECT_GT(value, 0);
 }
 
+TEST(Precision, NamesTheExperimentAndFp16NeedsAGpu) {
+  EXPECT_NE(Must(kJob, {"precision=bf16"}).hash, Must(kJob).hash);
+  EXPECT_EQ(Deserialize(Serialize(Must(kJob, {"precision=bf16"}).recipe)).precision, Precision::kBf16);
+  const auto refused = ResolveText(kJob, "job.yaml", {"precision=fp16"});
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("found fp16 on CPU slots; expected fp32 or bf16"));
+}
+
 TEST(Explain, TextAndJsonSayTheSame) {
   const Resolved job = Must(kJob, {"world_size=3", "loss.convention=vicregl", "length=10 epochs"});
   const std::string text = ExplainText(job);
@@ -791,10 +799,10 @@ TEST(Explain, TextAndJsonSayTheSame) {
 
 TEST(Explain, TextNamesWhatWasAskedFor) {
   const std::string text =
-      ExplainText(Must(kJob, {"encoder={name: resnet50x2}", "expander_norm=none", "embedding_norm=l2",
+      ExplainText(Must(kJob, {"encoder={name: resnet50x2}", "expander_norm=none", "embedding_norm=l2", "precision=bf16",
                               "optimizer={name: larc, base_lr: 0.3, clip: false}"}));
   for (const char* part : {"resnet50x2, 93", "representation of 4096", "no norm between layers, normalised: l2",
-                           "larc, learning-rate peak 0.3", "eta 0.02, not clipped"}) {
+                           "larc, learning-rate peak 0.3", "eta 0.02, not clipped", "bf16 in encoder and expander"}) {
     EXPECT_THAT(text, HasSubstr(part));
   }
 }

@@ -515,6 +515,35 @@ TEST(CauseOf, TheFirstFailureIsNamedNotWhatFollowedFromIt) {
   }
 }
 
+TEST(RankExit, LossThatIsNotFiniteIsRolledBackOnceWithAnotherBatch) {
+  CoreCluster c;
+  c.JobIn(JobState::kStarting);
+  const auto numeric = [&](std::int64_t step) {
+    Report report = c.Next("job", 1, Report::Kind::kExited);
+    report.exit_reason = ExitReason::kNumeric;
+    report.exit_message = "variance term is not finite";
+    report.nonfinite_step = step;
+    c.Say(report);
+    c.ExitAll("job", ExitReason::kAborted);
+  };
+  numeric(17);
+  EXPECT_EQ(c.job("job").state, JobState::kBackoff);
+  EXPECT_EQ(c.job("job").reason, Reason::kRollback);
+  EXPECT_EQ(c.job("job").substituted_step, 17);
+  EXPECT_EQ(c.job("job").charges, 0);
+  EXPECT_EQ(c.job("job").restarts.at("rollback"), 1);
+  EXPECT_THAT(c.job("job").message, HasSubstr("other samples in the batch of step 17"));
+  c.PassWithHeartbeats(seconds(1));
+  ASSERT_EQ(c.job("job").state, JobState::kReserved);
+  ASSERT_EQ(c.job("job").attempt, 2);
+  c.ConfirmAll("job");
+  numeric(23);
+  EXPECT_EQ(c.job("job").state, JobState::kFailed);
+  EXPECT_EQ(c.job("job").reason, Reason::kNumeric);
+  EXPECT_EQ(c.job("job").substituted_step, 17);
+  EXPECT_THAT(c.job("job").message, HasSubstr("rolled back once already"));
+}
+
 TEST(RankExit, DeterministicUserErrorFailsAtOnce) {
   for (const ExitReason reason : {ExitReason::kConfig, ExitReason::kData, ExitReason::kNumeric, ExitReason::kMismatch,
                                   ExitReason::kFingerprint, ExitReason::kNoValidCheckpoint}) {

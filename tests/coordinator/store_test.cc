@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <tuple>
 
 #include "common/files.h"
@@ -89,7 +90,8 @@ std::string Durable(const core::State& state) {
 // Field by field, not by the record that is being tested.
 bool Same(const core::Rank& a, const core::Rank& b) {
   const auto all = [](const core::Rank& r) {
-    return std::tie(r.rank, r.node, r.incarnation, r.slot, r.state, r.pid, r.acked, r.exit_reason, r.exit_message);
+    return std::tie(r.rank, r.node, r.incarnation, r.slot, r.state, r.pid, r.acked, r.exit_reason, r.exit_message,
+                    r.nonfinite_step);
   };
   return all(a) == all(b);
 }
@@ -101,8 +103,8 @@ bool Same(const core::Job& a, const core::Job& b) {
   const auto all = [](const core::Job& j) {
     return std::tie(j.id, j.name, j.owner, j.spec, j.recipe_hash, j.slot_kind, j.data_root, j.world_size, j.max_charges,
                     j.checkpoint_keep, j.queue_seq, j.state, j.reason, j.message, j.attempt, j.prepared, j.cancel,
-                    j.charges, j.resumed_step, j.total_steps, j.export_path, j.events, j.submitted_us, j.started_us,
-                    j.ended_us, j.restarts);
+                    j.charges, j.resumed_step, j.total_steps, j.substituted_step, j.export_path, j.events,
+                    j.submitted_us, j.started_us, j.ended_us, j.restarts);
   };
   const auto equal = [](const auto& x, const auto& y) { return Same(x, y); };
   return all(a) == all(b) && std::equal(a.ranks.begin(), a.ranks.end(), b.ranks.begin(), b.ranks.end(), equal) &&
@@ -220,12 +222,13 @@ TEST(Record, EveryFieldIsReadBackEqual) {
   job.message = "quote \" backslash \\ new line \n tab \t ü";
   job.attempt = 9;
   job.ranks = {{0, "a", 3, 1, core::RankState::kStepping, 4711, 12, ExitReason::kNone, ""},
-               {1, "b", 4, 2, core::RankState::kExited, 0, 13, ExitReason::kHung, "hung in step 5"}};
+               {1, "b", 4, 2, core::RankState::kExited, 0, 13, ExitReason::kHung, "hung in step 5", 5}};
   job.prepared = {"a", "b"};
   job.cancel = true;
   job.charges = 2;
   job.resumed_step = 100;
   job.total_steps = 1000;
+  job.substituted_step = 77;
   job.checkpoints = {{2, 200, "path 2", "hash 2", 20}, {1, 100, "path 1", "hash 1", 10}};
   job.export_path = "export";
   job.events = 33;
@@ -235,6 +238,15 @@ TEST(Record, EveryFieldIsReadBackEqual) {
   job.restarts = {{"crash", 2}, {"node_lost", 1}};
   EXPECT_TRUE(Same(JobFromRecord(JobRecord(job), job.spec), job));
   EXPECT_FALSE(Same(core::Job{}, job));
+
+  // Written before there were rollbacks.
+  auto older = nlohmann::json::parse(JobRecord(job));
+  older.erase("substituted_step");
+  for (auto& rank : older["ranks"]) rank.erase("nonfinite_step");
+  const core::Job read = JobFromRecord(older.dump(), job.spec);
+  EXPECT_EQ(read.substituted_step, 0);
+  EXPECT_EQ(read.ranks.at(1).nonfinite_step, 0);
+  EXPECT_EQ(read.message, job.message);
 
   core::Node node;
   node.name = "name";

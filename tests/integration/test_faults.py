@@ -91,10 +91,13 @@ class Typed(unittest.TestCase):
         self.assertEqual(cluster.wait(job_id, 90), 100)
         return cluster.describe(job_id)
 
-    def test_a_nan_loss_fails_the_job_naming_step_and_term(self):
+    def test_a_nan_loss_rolls_back_once_then_fails_the_job_naming_step_and_term(self):
         with Cluster() as cluster:
             job = self.ended(cluster, small_job(optimizer={"name": "adamw", "lr": 1e12, "weight_decay": 0}))
-            self.assertEqual((job["state"], job["reason"], job["attempt"]), ("FAILED", "NUMERIC", 1))
+            self.assertEqual((job["state"], job["reason"], job["attempt"]), ("FAILED", "NUMERIC", 2))
+            rolled = [e for e in cluster.events(job["id"]) if e["reason"] == "ROLLBACK"]
+            self.assertEqual(len(rolled), 1)
+            self.assertRegex(rolled[0]["message"], r"other samples in the batch of step \d+")
             self.assertRegex(job["message"], r"step \d+")
             self.assertRegex(job["message"], r"invariance|variance|covariance|loss|gradient")
 

@@ -122,7 +122,8 @@ TEST(Order, RanksShareTheRowsWithoutGap) {
 }
 
 // Rows of one global batch, put together from all ranks: [view][row].
-std::vector<std::vector<float>> Global(const ImageSet& images, int world, int threads, std::int64_t first, int steps) {
+std::vector<std::vector<float>> Global(const ImageSet& images, int world, int threads, std::int64_t first, int steps,
+                                       std::int64_t substituted = -1) {
   std::vector<std::vector<float>> out;
   for (int s = 0; s < steps; ++s) out.emplace_back(2 * 300 * 784);
   for (int rank = 0; rank < world; ++rank) {
@@ -133,6 +134,7 @@ std::vector<std::vector<float>> Global(const ImageSet& images, int world, int th
     options.world_size = world;
     options.threads = threads;
     options.first_step = first;
+    options.substituted_step = substituted;
     Loader loader(images, options);
     const std::int64_t begin = RowsOfRank(300, rank, world).begin;
     for (int s = 0; s < steps; ++s) {
@@ -156,6 +158,13 @@ TEST(Loader, SameBytesForAnyThreadsRanksAndStart) {
   const auto late = Global(images, 2, 2, 3, 2);
   EXPECT_EQ(late[0], reference[3]);
   EXPECT_EQ(late[1], reference[4]);
+}
+
+TEST(Loader, SubstitutedStepHasOtherSamplesTheSameOnAnyRanksAndNoOtherStepChanges) {
+  const ImageSet images = ReadIdx(kFixture, "", "train", 1000);
+  const auto plain = Global(images, 1, 1, 0, 5), other = Global(images, 1, 2, 0, 5, 4);
+  for (std::size_t i = 0; i < 5; ++i) EXPECT_EQ(plain[i] == other[i], i != 4) << i;
+  EXPECT_EQ(Global(images, 4, 2, 4, 1, 4)[0], other[4]);
 }
 
 TEST(Loader, RefusesLessThanOneBatch) {

@@ -638,6 +638,7 @@ TEST_F(AgentTest, ExitReasonIsTheCodesAndTheWordsAreTheRanks) {
     const auto link = Attach(hello);
     v1::RankSays says;
     says.mutable_leaving()->set_message("step 7: loss is nan");
+    says.mutable_leaving()->set_nonfinite_step(7);
     if (spoke) agent_->OnSays(hello, says);
     agent_->OnRankStreamEnd(hello, link.get());
     Exit(0, 24);
@@ -645,6 +646,7 @@ TEST_F(AgentTest, ExitReasonIsTheCodesAndTheWordsAreTheRanks) {
     EXPECT_EQ(exited.reason(), v1::EXIT_REASON_NUMERIC);
     EXPECT_EQ(exited.code(), 24);
     EXPECT_EQ(exited.message(), spoke ? "step 7: loss is nan" : "exit code 24");
+    EXPECT_EQ(exited.nonfinite_step(), spoke ? 7 : 0);
   }
 }
 

@@ -331,6 +331,7 @@ bool Agent::OnHello(const v1::Hello& hello, std::shared_ptr<RankLink> link) {
   assignment.set_data_root(rank.data_root);
   assignment.set_artifact_root(options_.artifact_root);
   if (rank.launch.has_resume()) *assignment.mutable_resume() = rank.launch.resume();
+  assignment.set_substituted_step(rank.launch.substituted_step());
   assignment.set_threads(options_.threads_per_rank);
   assignment.set_project(rank.launch.spec().project());
   rank.link->Send(answer);
@@ -459,6 +460,8 @@ void Agent::Finalize(const Key& key, Rank& rank) {
   exited.set_message(message);
   // Its own words say more than a code, unless a signal cut it short after them.
   if (rank.leaving && exited.reason() != v1::EXIT_REASON_SIGNALLED) *exited.mutable_message() = rank.leaving->message();
+  if (rank.leaving && exited.reason() == v1::EXIT_REASON_NUMERIC)
+    exited.set_nonfinite_step(rank.leaving->nonfinite_step());
   spdlog::info("{}: process {} ended with {}: {}", Text(key), rank.process.pid, ShortName(exited.reason()),
                exited.message());
   close(rank.process.pidfd);

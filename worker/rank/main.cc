@@ -158,6 +158,7 @@ class Reporter : public train::Observer {
   exited.set_reason(ending.reason);
   exited.set_message(outcome.message.substr(0, 4000));
   exited.set_code(ending.code);
+  exited.set_nonfinite_step(outcome.nonfinite_step);
   link.Leave(exited);
   // Not exit(): a collective library's destructors may wait for peers that are gone.
   std::cerr.flush();
@@ -252,6 +253,7 @@ int main(int argc, char** argv) {
   if (assignment->has_resume())
     context.resume =
         train::ResumePoint{assignment->resume().step(), assignment->resume().path(), assignment->resume().hash()};
+  context.substituted_step = assignment->substituted_step();
   context.store = vicreg::rank::MakeStore(link);
   spdlog::info("job {} attempt {} rank {} of {}, {} threads", job, attempt, rank, context.world_size, context.threads);
   Reporter reporter(link);
