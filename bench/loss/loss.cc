@@ -56,7 +56,7 @@ double Cpu() {
   return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
 
-train::VicregResult Loss(const std::vector<at::Tensor>& views, train::Group& group) {
+train::LossResult Loss(const std::vector<at::Tensor>& views, train::Group& group) {
   return train::VicregLoss(views, train::WeightsFor(recipe::Convention::kAuthors, 25, 25, 1, 2),
                            recipe::LossForm::kAuto, group, 1);
 }
@@ -89,7 +89,7 @@ int Serve(std::int64_t n, std::int64_t d, int ranks) {
   for (std::string line; std::getline(std::cin, line);) {
     train::Group alone = Replaying(tape, ranks);
     if (line == "values") {
-      const train::VicregTerms terms = Loss(own, alone).terms;
+      const train::LossTerms terms = Loss(own, alone).terms;
       std::cout << json{{"loss", terms.loss},
                         {"invariance", terms.invariance},
                         {"variance", terms.variance},

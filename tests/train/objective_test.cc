@@ -73,7 +73,7 @@ TEST(VicregLoss, TermsAreTheHandComputedOnes) {
     for (const double shift : {0.0, 3.0}) {
       SCOPED_TRACE(std::string(NameOf(form)) + ", shift " + std::to_string(shift));
       Group alone;
-      const VicregTerms t = VicregLoss({GoldenX() + shift, GoldenY() + shift}, kAuthors, form, alone, 1).terms;
+      const LossTerms t = VicregLoss({GoldenX() + shift, GoldenY() + shift}, kAuthors, form, alone, 1).terms;
       EXPECT_NEAR(t.invariance, 1.0 / 6, 1e-13);
       EXPECT_NEAR(t.variance, kVarianceX + kVarianceY, 1e-13);
       EXPECT_NEAR(t.covariance, 7.0 / 72 + 5.0 / 216, 1e-13);
@@ -88,6 +88,8 @@ TEST(VicregLoss, TermsAreTheHandComputedOnes) {
       EXPECT_NEAR(t.covariance_noise_floor, 24.0 / 162, 1e-13);
       // inv / (mean v of X + of Y) = 1/6 / (4/9 + 2/9).
       EXPECT_NEAR(t.mismatch, 0.25, 1e-13);
+      // cov / (floor (N - 1)) = X: 7/72 / (19/162 * 3) = 21/76, Y: 5/216 / (5/162 * 3) = 1/4.
+      EXPECT_NEAR(t.redundancy, 21.0 / 76, 1e-13);
       EXPECT_EQ(t.nonfinite_term, "");
     }
   }
@@ -107,7 +109,7 @@ TEST(VicregLoss, EachConventionHasItsTotal) {
     for (const LossForm form : kForms) {
       SCOPED_TRACE(std::string(row.convention) + ", " + NameOf(form));
       Group alone;
-      const VicregResult result = VicregLoss({GoldenX(), GoldenY()}, row.weights, form, alone, 1);
+      const LossResult result = VicregLoss({GoldenX(), GoldenY()}, row.weights, form, alone, 1);
       EXPECT_NEAR(result.terms.loss, row.total, 1e-12);
       EXPECT_EQ(result.loss.item<double>(), result.terms.loss);
     }
@@ -193,14 +195,14 @@ struct Error {
 };
 
 // What a rank calls backward on.
-using ShardedLoss = std::function<VicregResult(const std::vector<at::Tensor>& views, Group& group)>;
+using ShardedLoss = std::function<LossResult(const std::vector<at::Tensor>& views, Group& group)>;
 
 double RelativeError(const at::Tensor& got, const at::Tensor& want) {
   return (got.to(at::kDouble) - want).norm().item<double>() / want.norm().item<double>();
 }
 
 // Every number of the terms: statistics are the same bits on every rank.
-std::vector<double> Numbers(const VicregTerms& t) {
+std::vector<double> Numbers(const LossTerms& t) {
   return {t.loss,
           t.invariance,
           t.variance,
@@ -212,7 +214,8 @@ std::vector<double> Numbers(const VicregTerms& t) {
           t.z_std_min,
           t.z_std_below,
           t.covariance_noise_floor,
-          t.mismatch};
+          t.mismatch,
+          t.redundancy};
 }
 
 // Largest errors over the ranks, against fp64 autograd over the same embeddings in one process.
@@ -229,7 +232,7 @@ Error Compare(const Case& c, const ShardedLoss& sharded) {
 
   std::vector<std::vector<at::Tensor>> z(views, std::vector<at::Tensor>(world)), dz = z;
   std::vector<at::Tensor> dp(world);
-  std::vector<VicregTerms> terms(world);
+  std::vector<LossTerms> terms(world);
   RunRanks(static_cast<int>(world), [&](Group& group) {
     const auto rank = static_cast<std::size_t>(group.rank());
     int64_t first = 0;
@@ -241,7 +244,7 @@ Error Compare(const Case& c, const ShardedLoss& sharded) {
       own.push_back(a[k].narrow(0, first, c.rows[rank]).mm(own_p));
       own[k].retain_grad();
     }
-    const VicregResult result = sharded(own, group);
+    const LossResult result = sharded(own, group);
     reducer.Prepare(result.loss);
     result.loss.backward();
     const double averages = group.size();
@@ -393,8 +396,7 @@ TEST(ShardedLoss, WithOtherRanksDetachedTheComparisonFails) {
   const Case c{12, 16, {3, 3, 3, 3}, at::kDouble, Each(0, 0, 1)};
   for (const bool attached : {true, false}) {
     const Error error = Compare(c, [&](const std::vector<at::Tensor>& views, Group& group) {
-      return VicregResult{(BlockRow(views[0], group, attached) + BlockRow(views[1], group, attached)) * group.size(),
-                          {}};
+      return LossResult{(BlockRow(views[0], group, attached) + BlockRow(views[1], group, attached)) * group.size(), {}};
     });
     if (attached) {
       EXPECT_LE(error.embeddings, 1e-10) << "the control differs by more than the fault it is about";
@@ -410,7 +412,7 @@ TEST(ShardedLoss, WithStatisticsOfOwnRowsTheComparisonFails) {
   const Case c{12, 16, {6, 6}};
   const Error error = Compare(c, [&](const std::vector<at::Tensor>& views, Group&) {
     Group alone;
-    VicregResult result = VicregLoss(views, c.weights, LossForm::kAuto, alone, 1);
+    LossResult result = VicregLoss(views, c.weights, LossForm::kAuto, alone, 1);
     result.terms = {};  // differ between ranks
     return result;
   });
@@ -434,7 +436,7 @@ TEST(ShardedLoss, ScaleAndOffsetKeepTheTolerance) {
       RunRanks(2, [&](Group& group) {
         const at::Tensor own_x = x.narrow(0, 12 * group.rank(), 12).clone().set_requires_grad(true);
         const at::Tensor own_y = y.narrow(0, 12 * group.rank(), 12).clone().set_requires_grad(true);
-        const VicregResult result = VicregLoss({own_x, own_y}, kAuthors, form, group, 1);
+        const LossResult result = VicregLoss({own_x, own_y}, kAuthors, form, group, 1);
         result.loss.backward();
         EXPECT_LE(std::abs(result.terms.loss / want.item<double>() - 1), 1e-6);
         EXPECT_LE(RelativeError(own_x.grad(), want_x.grad().narrow(0, 12 * group.rank(), 12)), 1e-5);
@@ -504,7 +506,7 @@ TEST(ShardedLoss, CollectivesAndBytesAreThePredictedOnes) {
       const int64_t own = row.rows[static_cast<std::size_t>(group.rank())];
       for (std::size_t k = 0; k < row.views; ++k)
         views.push_back(Normal({own, row.d}, k).to(row.dtype).set_requires_grad(true));
-      const VicregResult result = VicregLoss(views, Each(25, 12.5, 1, row.views), row.form, group, 1);
+      const LossResult result = VicregLoss(views, Each(25, 12.5, 1, row.views), row.form, group, 1);
       EXPECT_EQ(group.collectives(), row.collectives);
       EXPECT_EQ(group.bytes(), row.bytes);
       result.loss.backward();
@@ -546,8 +548,8 @@ TEST(ShardedLoss, HalfPrecisionLosesNothingInTheStatistics) {
           const int64_t first = 24 * group.rank();
           const at::Tensor own_x = x.narrow(0, first, 24).clone().set_requires_grad(true),
                            own_y = y.narrow(0, first, 24).clone();
-          const VicregResult half = VicregLoss({own_x, own_y}, weights, form, group, 1);
-          const VicregResult single =
+          const LossResult half = VicregLoss({own_x, own_y}, weights, form, group, 1);
+          const LossResult single =
               VicregLoss({own_x.detach().to(at::kFloat), own_y.to(at::kFloat)}, weights, form, group, 1);
           EXPECT_EQ(Numbers(half.terms), Numbers(single.terms));
           EXPECT_LE(std::abs(half.terms.loss / want.item<double>() - 1), 1e-6);
@@ -569,14 +571,14 @@ TEST(ShardedLoss, AutocastAroundItChangesNothing) {
     for (const LossForm form : kForms) {
       const at::Tensor x = Normal({12, 20}, 21).to(at::kFloat).set_requires_grad(true),
                        y = Normal({12, 20}, 22).to(at::kFloat);
-      const VicregResult plain = VicregLoss({x, y}, kAuthors, form, group, 1);
+      const LossResult plain = VicregLoss({x, y}, kAuthors, form, group, 1);
       plain.loss.backward();
       const at::Tensor want = x.grad().clone();
       x.mutable_grad() = at::Tensor();
       at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
       at::autocast::set_autocast_enabled(at::kCPU, true);
       EXPECT_EQ(x.detach().mm(y.t()).scalar_type(), at::kBFloat16) << "autocast is not on";
-      const VicregResult inside = VicregLoss({x, y}, kAuthors, form, group, 1);
+      const LossResult inside = VicregLoss({x, y}, kAuthors, form, group, 1);
       inside.loss.backward();
       at::autocast::set_autocast_enabled(at::kCPU, false);
       at::autocast::clear_cache();
@@ -644,7 +646,7 @@ TEST(VicregLoss, SpreadOfExactlyGammaHasNoVarianceGradient) {
       x.slice(0, 1, own, 2).neg_();
       if (group.rank() == 2) x.narrow(0, own - zeros, zeros).zero_();
       x.set_requires_grad(true);
-      const VicregResult result = VicregLoss({x, x.detach()}, {0, {{1, 0}, {0, 0}}}, LossForm::kAuto, group, 1);
+      const LossResult result = VicregLoss({x, x.detach()}, {0, {{1, 0}, {0, 0}}}, LossForm::kAuto, group, 1);
       result.loss.backward();
       EXPECT_EQ(result.terms.z_std_below, zeros == 3 ? 0 : 1);
       EXPECT_EQ(result.terms.variance == 0, zeros == 3);
@@ -680,7 +682,7 @@ TEST(VicregLoss, ConstantColumnHasFiniteLossAndNoGradient) {
     at::Tensor x = Normal({5, 3}, 1);
     x.select(1, 1).fill_(7);
     x.set_requires_grad(true);
-    const VicregResult result = VicregLoss({x, Normal({5, 3}, 2)}, Each(0, 12.5, 1), form, alone, 1);
+    const LossResult result = VicregLoss({x, Normal({5, 3}, 2)}, Each(0, 12.5, 1), form, alone, 1);
     result.loss.backward();
     EXPECT_TRUE(std::isfinite(result.terms.loss));
     EXPECT_DOUBLE_EQ(result.terms.z_std_min, 0.01);  // sqrt(eps)
@@ -695,7 +697,7 @@ TEST(VicregLoss, OneDimensionHasNoCovariance) {
     SCOPED_TRACE(NameOf(form));
     Group alone;
     const at::Tensor x = Normal({5, 1}, 1).set_requires_grad(true);
-    const VicregResult result = VicregLoss({x, Normal({5, 1}, 2)}, Each(0, 0, 1), form, alone, 1);
+    const LossResult result = VicregLoss({x, Normal({5, 1}, 2)}, Each(0, 0, 1), form, alone, 1);
     result.loss.backward();
     EXPECT_NEAR(result.terms.covariance, 0, 1e-14);
     EXPECT_LT(x.grad().abs().max().item<double>(), 1e-14);

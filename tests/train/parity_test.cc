@@ -75,7 +75,7 @@ void RunRank(const std::string& folder, int rank, int world_size, const std::str
         at::cat({Images(step, 0).slice(0, own.begin, own.end), Images(step, 1).slice(0, own.begin, own.end)});
     const auto views = network.Forward(images.to(dtype), 2, mode == "norm" ? alone : group).chunk(2);
     const double scale = mode == "factor" ? 1 : group.size();
-    const VicregResult result = VicregLoss(views, {}, recipe::LossForm::kAuto, group, scale);
+    const LossResult result = VicregLoss(views, {}, recipe::LossForm::kAuto, group, scale);
     losses[step] = result.terms.loss;
     optimizer->ZeroGrad();
     reducer.Prepare(result.loss);

@@ -49,7 +49,7 @@ std::vector<NamedTensor> Learner::optimizer_state() const {
   return state;
 }
 
-VicregResult Learner::Forward(Batch& batch) {
+LossResult Learner::Forward(Batch& batch) {
   const std::int64_t side = recipe_.augmentation.size;
   const at::Tensor images =
       at::from_blob(batch.views.data(), {2 * batch.rows, recipe_.data.channels, side, side}, at::kFloat);
@@ -66,7 +66,7 @@ VicregResult Learner::Forward(Batch& batch) {
 
 Update Learner::Learn(Batch& batch, double learning_rate, std::int64_t step) {
   phase = "forward";
-  const VicregResult result = Forward(batch);
+  const LossResult result = Forward(batch);
   if (!result.terms.nonfinite_term.empty()) Numeric(result.terms.nonfinite_term + " term", step);
 
   phase = "backward";

@@ -20,7 +20,7 @@
 namespace vicreg::train {
 
 struct Update {
-  VicregTerms terms;
+  LossTerms terms;
   double grad_norm = 0;   // of the averaged gradient, without the loss scale; not finite where the update was skipped
   double loss_scale = 1;  // the factor of this update
   bool skipped = false;   // fp16: the gradient overflowed, nothing moved
@@ -47,7 +47,7 @@ class Learner {
   std::string phase = "setup";  // forward, backward, optimizer: where it is when something throws
 
  private:
-  VicregResult Forward(Batch& batch);
+  LossResult Forward(Batch& batch);
 
   const recipe::Recipe& recipe_;
   Group& group_;

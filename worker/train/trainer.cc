@@ -131,7 +131,7 @@ class Training {
   }
 
   StepRow Row(const Update& update, double rate, double seconds) {
-    const VicregTerms& t = update.terms;
+    const LossTerms& t = update.terms;
     StepRow row;
     row.step = step;
     row.epoch = static_cast<double>(step) / static_cast<double>(loader_->steps_per_epoch());

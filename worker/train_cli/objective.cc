@@ -164,7 +164,7 @@ std::vector<std::int64_t> Split(const ObjectiveOptions& o, std::int64_t rows) {
 }
 
 struct Answer {
-  VicregTerms terms;
+  LossTerms terms;
   recipe::LossForm form = recipe::LossForm::kAuto;
   std::int64_t collectives = 0, collectives_in_backward = 0, bytes = 0;  // of one rank; all alike
   std::vector<at::Tensor> gx, gy;                                        // by rank
@@ -183,7 +183,7 @@ Answer Compute(const Pair& pair, const VicregWeights& weights, recipe::LossForm 
         for (std::size_t r = 0; r < rank; ++r) first += split[r];
         const at::Tensor x = pair.x.narrow(0, first, split[rank]).detach().set_requires_grad(true);
         const at::Tensor y = pair.y.narrow(0, first, split[rank]).detach().set_requires_grad(true);
-        const VicregResult result = VicregLoss({x, y}, weights, form, group, /*grad_scale=*/1);
+        const LossResult result = VicregLoss({x, y}, weights, form, group, /*grad_scale=*/1);
         const std::int64_t forward = group.collectives();
         result.loss.backward();
         answer.gx[rank] = x.grad();

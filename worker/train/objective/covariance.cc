@@ -34,6 +34,7 @@ std::vector<double> AddCovarianceGradient(const at::Tensor& centred, std::int64_
       const double factor = scale[static_cast<std::size_t>(k)];
       square.diagonal().zero_();
       squares[k].add_(SumOfSquares(square)).add_(SumOfSquares(above), 2);
+      if (factor == 0) continue;
       gradient.narrow(1, start, width).addmm_(z.narrow(1, 0, end), c, /*beta=*/1, factor);
       if (start > 0) gradient.narrow(1, 0, start).addmm_(z.narrow(1, start, width), above.t(), /*beta=*/1, factor);
     }

@@ -12,7 +12,7 @@
 namespace vicreg::train {
 
 // Adds scale[k] * Zc (C - diag C) (this rank's rows) to gradients[k] and returns |C - diag C|^2 of each view.
-// `centred` [n_r, V, D]; rows: N.
+// `centred` [n_r, V, D]; rows: N. A view of scale 0 is measured only.
 std::vector<double> AddCovarianceGradient(const at::Tensor& centred, std::int64_t rows,
                                           const std::vector<double>& scale, std::vector<at::Tensor>& gradients,
                                           Group& group);

@@ -7,15 +7,11 @@
 #include "worker/train/objective/moments.h"
 
 namespace vicreg::train {
-namespace {
-
-// A block of G is n_r x 1024..2048: large enough for the products, at most 4 MB of fp32 unless n_r > 1024.
-std::int64_t BlockRows(std::int64_t own_rows) {
+std::int64_t GramBlockRows(std::int64_t own_rows) {
   constexpr std::int64_t kElements = 1 << 20, kLeast = 1024, kMost = 2048;
-  return std::clamp(kElements / own_rows, kLeast, kMost);
+  return std::clamp(kElements / std::max<std::int64_t>(own_rows, 1), kLeast, kMost);
 }
 
-// [W * most_rows, V, D]: shorter ranks are filled with rows of zeros, which add nothing to any product.
 at::Tensor GatherRows(const at::Tensor& centred, std::int64_t most_rows, Group& group) {
   at::Tensor mine = centred;
   if (centred.size(0) < most_rows) {
@@ -25,8 +21,6 @@ at::Tensor GatherRows(const at::Tensor& centred, std::int64_t most_rows, Group& 
   return group.AllGather(mine).flatten(0, 1);
 }
 
-}  // namespace
-
 std::vector<double> AddGramGradient(const at::Tensor& centred, std::int64_t most_rows, const std::vector<double>& scale,
                                     std::vector<at::Tensor>& gradients, Group& group) {
   const auto v = static_cast<std::int64_t>(gradients.size());
@@ -34,7 +28,7 @@ std::vector<double> AddGramGradient(const at::Tensor& centred, std::int64_t most
   {
     const at::Tensor gathered = GatherRows(centred, most_rows, group);
     const std::int64_t own_rows = centred.size(0), rows = gathered.size(0);
-    const std::int64_t step = BlockRows(std::max<std::int64_t>(own_rows, 1));
+    const std::int64_t step = GramBlockRows(own_rows);
     for (std::int64_t k = 0; k < v && own_rows > 0; ++k) {
       // Views lie side by side in a row, so a block of one view is a matrix with a longer stride: no copy.
       const at::Tensor own = centred.select(1, k), others = gathered.select(1, k);
@@ -42,7 +36,8 @@ std::vector<double> AddGramGradient(const at::Tensor& centred, std::int64_t most
         const at::Tensor block = others.narrow(0, start, std::min(step, rows - start));
         const at::Tensor g = own.mm(block.t());
         squares[k].add_(SumOfSquares(g));
-        gradients[static_cast<std::size_t>(k)].addmm_(g, block, /*beta=*/1, scale[static_cast<std::size_t>(k)]);
+        if (scale[static_cast<std::size_t>(k)] != 0)
+          gradients[static_cast<std::size_t>(k)].addmm_(g, block, /*beta=*/1, scale[static_cast<std::size_t>(k)]);
       }
     }
   }

@@ -12,8 +12,15 @@
 
 namespace vicreg::train {
 
+// Rows of a block of gathered rows, so that n_r x rows numbers are enough for the products and few: at most 4 MB of
+// fp32 unless n_r > 1024.
+std::int64_t GramBlockRows(std::int64_t own_rows);
+
+// [W * most_rows, V, D] of [n_r, V, D]: shorter ranks are filled with rows of zeros, which add nothing to any product.
+at::Tensor GatherRows(const at::Tensor& centred, std::int64_t most_rows, Group& group);
+
 // Adds scale[k] * G Zc (this rank's rows) to gradients[k] and returns |C|^2 (N - 1)^2 of each view over all ranks, the
-// diagonal included. `centred` [n_r, V, D]; most_rows: n_r of the largest rank.
+// diagonal included. `centred` [n_r, V, D]; most_rows: n_r of the largest rank. A view of scale 0 is measured only.
 std::vector<double> AddGramGradient(const at::Tensor& centred, std::int64_t most_rows, const std::vector<double>& scale,
                                     std::vector<at::Tensor>& gradients, Group& group);
 

@@ -1,23 +1,19 @@
 #include "worker/train/objective/vicreg.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <algorithm>
-#include <cmath>
 #include <stdexcept>
 
 #include "worker/train/objective/covariance.h"
+#include "worker/train/objective/forward_scope.h"
 #include "worker/train/objective/gram.h"
 #include "worker/train/objective/known_gradient.h"
 #include "worker/train/objective/moments.h"
+#include "worker/train/objective/spread.h"
 
 namespace vicreg::train {
 namespace {
-
-constexpr double kEpsilon = 1e-4;  // inside the root
-constexpr double kGamma = 1;
 
 void Check(const std::vector<at::Tensor>& views, const VicregWeights& weights) {
   if (views.size() < 2)
@@ -56,52 +52,26 @@ Invariance OwnInvariance(const std::vector<at::Tensor>& views) {
   return own;
 }
 
-struct ViewValues {
-  double variance = 0, std_mean = 0, std_min = 0, std_below = 0, sum_v = 0, sum_v2 = 0;
-};
-
-// v, s: [V, D].
-std::vector<ViewValues> Values(const at::Tensor& v, const at::Tensor& s) {
-  const at::Tensor numbers = at::stack({(kGamma - s).clamp_min(0).mean(1), s.mean(1), s.amin(1),
-                                        (s < kGamma).to(at::kDouble).mean(1), v.sum(1), v.square().sum(1)},
-                                       1)
-                                 .cpu();
-  const auto number = numbers.accessor<double, 2>();
-  std::vector<ViewValues> values;
-  for (std::int64_t k = 0; k < v.size(0); ++k) {
-    values.push_back({number[k][0], number[k][1], number[k][2], number[k][3], number[k][4], number[k][5]});
-    // The hinge of an infinite spread is 0; the term must not hide it.
-    if (!std::isfinite(values.back().std_mean)) values.back().variance = values.back().std_mean;
-  }
-  return values;
-}
-
-VicregTerms Terms(double invariance, const std::vector<ViewValues>& values, const std::vector<double>& covariance,
-                  const VicregWeights& weights, double rows, double dims) {
-  VicregTerms terms;
+LossTerms Terms(double invariance, const std::vector<Spread>& spreads, const std::vector<double>& covariance,
+                const VicregWeights& weights, double rows, double dims) {
+  LossTerms terms;
   terms.invariance = invariance;
   terms.invariance_weighted = weights.lambda_ * invariance;
-  terms.z_std_mean = values[0].std_mean;
-  terms.z_std_min = values[0].std_min;
+  ReportSpread(spreads, terms);
   double mean_v = 0;
-  for (std::size_t k = 0; k < values.size(); ++k) {
-    const ViewValues& of = values[k];
-    terms.variance += of.variance;
+  for (std::size_t k = 0; k < spreads.size(); ++k) {
+    terms.variance += spreads[k].hinge;
     terms.covariance += covariance[k];
-    terms.variance_weighted += weights.views[k].mu * of.variance;
+    terms.variance_weighted += weights.views[k].mu * spreads[k].hinge;
     terms.covariance_weighted += weights.views[k].nu * covariance[k];
-    terms.z_std_mean = std::min(terms.z_std_mean, of.std_mean);
-    terms.z_std_min = std::min(terms.z_std_min, of.std_min);
-    terms.z_std_below = std::max(terms.z_std_below, of.std_below);
-    terms.covariance_noise_floor += (of.sum_v * of.sum_v - of.sum_v2) / (dims * (rows - 1));
-    mean_v += of.sum_v / (dims * static_cast<double>(values.size()));
+    const double floor = spreads[k].NoiseFloor(rows, dims);
+    terms.covariance_noise_floor += floor;
+    if (floor > 0) terms.redundancy = std::max(terms.redundancy, covariance[k] / (floor * (rows - 1)));
+    mean_v += spreads[k].sum_v / (dims * static_cast<double>(spreads.size()));
   }
   terms.mismatch = invariance / std::max(2 * mean_v, 1e-300);
   terms.loss = terms.invariance_weighted + terms.variance_weighted + terms.covariance_weighted;
-  terms.nonfinite_term = !std::isfinite(terms.invariance)   ? "invariance"
-                         : !std::isfinite(terms.variance)   ? "variance"
-                         : !std::isfinite(terms.covariance) ? "covariance"
-                                                            : "";
+  terms.nonfinite_term = NonfiniteTerm(terms);
   return terms;
 }
 
@@ -115,14 +85,13 @@ VicregWeights WeightsFor(recipe::Convention convention, double lambda, double mu
   return {lambda, std::vector<ViewWeights>(static_cast<std::size_t>(views), each)};
 }
 
-VicregResult VicregLoss(const std::vector<at::Tensor>& inputs, const VicregWeights& weights, recipe::LossForm form,
-                        Group& group, double grad_scale) {
+LossResult VicregLoss(const std::vector<at::Tensor>& inputs, const VicregWeights& weights, recipe::LossForm form,
+                      Group& group, double grad_scale) {
   Check(inputs, weights);
-  VicregResult result;
+  LossResult result;
   std::vector<at::Tensor> gradients;
   {
-    const at::NoGradGuard no_grad;
-    const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+    const ForwardScope scope;
     std::vector<at::Tensor> views;
     for (const at::Tensor& z : inputs) views.push_back(z.detach());
     Invariance own = OwnInvariance(views);
@@ -134,8 +103,8 @@ VicregResult VicregLoss(const std::vector<at::Tensor>& inputs, const VicregWeigh
                  v = static_cast<double>(views.size());
     const bool gram =
         form == recipe::LossForm::kGram || (form == recipe::LossForm::kAuto && views[0].size(1) > moments.rows);
-    const at::Tensor s = (moments.variance + kEpsilon).sqrt();
-    const std::vector<ViewValues> values = Values(moments.variance, s);
+    const at::Tensor s = Deviations(moments.variance);
+    const std::vector<Spread> spreads = Spreads(moments.variance);
 
     // Invariance and variance terms; and what the Gram form subtracts, also a factor per column of the centred rows.
     std::vector<double> scale;
@@ -155,13 +124,13 @@ VicregResult VicregLoss(const std::vector<at::Tensor>& inputs, const VicregWeigh
     if (gram) {
       covariance = AddGramGradient(moments.centred, moments.most_rows, scale, gradients, group);
       for (std::size_t k = 0; k < views.size(); ++k)
-        covariance[k] = (covariance[k] / ((rows - 1) * (rows - 1)) - values[k].sum_v2) / dims;
+        covariance[k] = (covariance[k] / ((rows - 1) * (rows - 1)) - spreads[k].sum_v2) / dims;
     } else {
       covariance = AddCovarianceGradient(moments.centred, moments.rows, scale, gradients, group);
       for (double& c : covariance) c /= dims;
     }
     result.form = gram ? recipe::LossForm::kGram : recipe::LossForm::kCovariance;
-    result.terms = Terms(2 * moments.own_sums / (v * (v - 1) * rows * dims), values, covariance, weights, rows, dims);
+    result.terms = Terms(2 * moments.own_sums / (v * (v - 1) * rows * dims), spreads, covariance, weights, rows, dims);
   }
   result.loss = WithKnownGradient(inputs, std::move(gradients), result.terms.loss);
   return result;

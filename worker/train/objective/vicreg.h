@@ -17,11 +17,11 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <string>
 #include <vector>
 
 #include "common/recipe/recipe.h"
 #include "worker/train/distributed/group.h"
+#include "worker/train/objective/terms.h"
 
 namespace vicreg::train {
 
@@ -38,28 +38,11 @@ struct VicregWeights {
 // mu/2 and nu/2 each; with more views the sum of their weights stays what it is with two.
 VicregWeights WeightsFor(recipe::Convention convention, double lambda, double mu, double nu, int views);
 
-struct VicregTerms {
-  double loss = 0;
-  double invariance = 0, variance = 0, covariance = 0;  // raw; the last two summed over views
-  double invariance_weighted = 0, variance_weighted = 0, covariance_weighted = 0;
-  double z_std_mean = 0, z_std_min = 0, z_std_below = 0;  // of the worst view; share of dimensions below gamma = 1
-  double covariance_noise_floor = 0;  // expected covariance term of independent columns, summed over views
-  double mismatch = 0;                // inv / expected inv of unrelated views; V = 2: of mean v_X + mean v_Y
-  // First term that is not finite ("invariance", "variance", "covariance"), empty if all are. The same on every rank.
-  std::string nonfinite_term;
-};
-
-struct VicregResult {
-  at::Tensor loss;  // scalar with a graph; its value is terms.loss, on every rank. fp32 for half-precision embeddings
-  VicregTerms terms;
-  recipe::LossForm form = recipe::LossForm::kAuto;  // the one that was computed: kGram or kCovariance
-};
-
 // views: [n_r, D] each, one floating type, row i of all of one sample; n_r may differ between ranks and be 0.
 // kAuto looks at (N, D) only, so that another number of ranks keeps the form.
 // Throws std::invalid_argument when there are fewer than 2 views, shapes or types differ, D is 0, the weights are not
 // one per view, or fewer than 2 rows are present over all ranks.
-VicregResult VicregLoss(const std::vector<at::Tensor>& views, const VicregWeights& weights, recipe::LossForm form,
-                        Group& group, double grad_scale);
+LossResult VicregLoss(const std::vector<at::Tensor>& views, const VicregWeights& weights, recipe::LossForm form,
+                      Group& group, double grad_scale);
 
 }  // namespace vicreg::train
