@@ -1,5 +1,5 @@
 # The training core: objective, network, optimizers, ranks together.
-vicreg_test(train_objective_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/objective_test.cc LIBS vicreg_rank_threads vicreg_train_core)
+vicreg_test(train_objective_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/objective_test.cc ${CMAKE_CURRENT_LIST_DIR}/group_test.cc LIBS vicreg_rank_threads vicreg_train_core)
 vicreg_test(train_other_objectives_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/other_objectives_test.cc
   LIBS vicreg_rank_threads vicreg_train_core)
 vicreg_test(train_model_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/model_test.cc LIBS vicreg_rank_threads vicreg_train_core)

@@ -14,17 +14,23 @@ void Group::Count(const at::Tensor& tensor) {
   bytes_ += tensor.numel() * tensor.element_size();
 }
 
-at::Tensor Group::AllGather(const at::Tensor& mine) {
-  if (size_ == 1) return mine.unsqueeze(0);
+at::Tensor Gathering::Wait() {
+  if (!wait_) return received_;
+  wait_();
+  wait_ = nullptr;  // what was sent may go
+  return received_ = received_.view(shape_);
+}
+
+Gathering Group::StartAllGather(const at::Tensor& mine) {
+  if (size_ == 1) return {mine.unsqueeze(0), {}, nullptr};
   Count(mine);
   at::Tensor input = mine.contiguous();
-  std::vector<int64_t> shape = {size_ * (input.dim() > 0 ? input.size(0) : 1)};
-  for (int64_t i = 1; i < input.dim(); ++i) shape.push_back(input.size(i));
-  at::Tensor output = at::empty(shape, input.options());
-  handle_->backend->_allgather_base(output, input)->wait();
-  std::vector<int64_t> stacked = {size_};
+  std::vector<std::int64_t> stacked = {size_}, flat = {size_ * (input.dim() > 0 ? input.size(0) : 1)};
   stacked.insert(stacked.end(), input.sizes().begin(), input.sizes().end());
-  return output.view(stacked);
+  if (input.dim() > 1) flat.insert(flat.end(), input.sizes().begin() + 1, input.sizes().end());
+  at::Tensor received = at::empty(flat, input.options());
+  const auto work = handle_->backend->_allgather_base(received, input);
+  return {received, std::move(stacked), [work, input] { work->wait(); }};
 }
 
 void Group::AllReduceSum(at::Tensor& tensor) {

@@ -7,11 +7,28 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <vector>
 
 #include "worker/train/distributed/process_group.h"
 
 namespace vicreg::train {
+
+// An all-gather under way: other work may be done before Wait.
+class Gathering {
+ public:
+  Gathering(at::Tensor received, std::vector<std::int64_t> shape, std::function<void()> wait)
+      : received_(std::move(received)), shape_(std::move(shape)), wait_(std::move(wait)) {}
+
+  // [W, shape...] in rank order. Once. On a GPU the host does not wait: what is computed with the result does.
+  at::Tensor Wait();
+
+ private:
+  at::Tensor received_;
+  std::vector<std::int64_t> shape_;
+  std::function<void()> wait_;
+};
 
 class Group {
  public:
@@ -21,8 +38,9 @@ class Group {
   int rank() const { return rank_; }
   int size() const { return size_; }
 
-  // [W, shape...] in rank order; every rank passes the same shape and dtype.
-  at::Tensor AllGather(const at::Tensor& mine);
+  // [W, shape...] in rank order; every rank passes the same shape and dtype. `mine` must not change before Wait.
+  Gathering StartAllGather(const at::Tensor& mine);
+  at::Tensor AllGather(const at::Tensor& mine) { return StartAllGather(mine).Wait(); }
   // Sum over ranks, the same bits on every rank. In place; contiguous.
   void AllReduceSum(at::Tensor& tensor);
 

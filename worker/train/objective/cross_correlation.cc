@@ -51,7 +51,7 @@ CrossCorrelation CorrelateByGram(const at::Tensor& standardised, std::int64_t ro
   const double scale = 1.0 / static_cast<double>(rows);
   CrossCorrelation out = Zeros(standardised);
   {
-    const at::Tensor gathered = GatherRows(standardised, most_rows, group);
+    const at::Tensor gathered = StartGatherRows(standardised, most_rows, group).Wait().flatten(0, 1);
     const std::int64_t step = GramBlockRows(own_rows);
     for (std::int64_t start = 0; start < gathered.size(0) && own_rows > 0; start += step) {
       const at::Tensor block = gathered.narrow(0, start, std::min(step, gathered.size(0) - start));

@@ -12,43 +12,43 @@ std::int64_t GramBlockRows(std::int64_t own_rows) {
   return std::clamp(kElements / std::max<std::int64_t>(own_rows, 1), kLeast, kMost);
 }
 
-at::Tensor GatherRows(const at::Tensor& centred, std::int64_t most_rows, Group& group) {
+Gathering StartGatherRows(const at::Tensor& centred, std::int64_t most_rows, Group& group) {
   at::Tensor mine = centred;
   if (centred.size(0) < most_rows) {
     mine = at::zeros({most_rows, centred.size(1), centred.size(2)}, centred.options());
     mine.narrow(0, 0, centred.size(0)).copy_(centred);
   }
-  return group.AllGather(mine).flatten(0, 1);
+  return group.StartAllGather(mine);
 }
 
-std::vector<double> AddGramGradient(const at::Tensor& centred, std::int64_t most_rows, const std::vector<double>& scale,
-                                    std::vector<at::Tensor>& gradients, Group& group) {
+Gathering AddGramGradient(const at::Tensor& centred, Gathering& rows, const std::vector<double>& scale,
+                          std::vector<at::Tensor>& gradients, Group& group) {
   const auto v = static_cast<std::int64_t>(gradients.size());
+  const at::Tensor gathered = rows.Wait().flatten(0, 1);
+  const std::int64_t own_rows = centred.size(0), all_rows = gathered.size(0), step = GramBlockRows(own_rows);
   at::Tensor squares = at::zeros({v}, centred.options().dtype(at::kDouble));
-  {
-    const at::Tensor gathered = GatherRows(centred, most_rows, group);
-    const std::int64_t own_rows = centred.size(0), rows = gathered.size(0);
-    const std::int64_t step = GramBlockRows(own_rows);
-    for (std::int64_t k = 0; k < v && own_rows > 0; ++k) {
-      // Views lie side by side in a row, so a block of one view is a matrix with a longer stride: no copy.
-      const at::Tensor own = centred.select(1, k), others = gathered.select(1, k);
-      for (std::int64_t start = 0; start < rows; start += step) {
-        const at::Tensor block = others.narrow(0, start, std::min(step, rows - start));
-        const at::Tensor g = own.mm(block.t());
-        squares[k].add_(SumOfSquares(g));
-        if (scale[static_cast<std::size_t>(k)] != 0)
-          gradients[static_cast<std::size_t>(k)].addmm_(g, block, /*beta=*/1, scale[static_cast<std::size_t>(k)]);
-      }
+  for (std::int64_t k = 0; k < v && own_rows > 0; ++k) {
+    // Views lie side by side in a row, so a block of one view is a matrix with a longer stride: no copy.
+    const at::Tensor own = centred.select(1, k), others = gathered.select(1, k);
+    for (std::int64_t start = 0; start < all_rows; start += step) {
+      const at::Tensor block = others.narrow(0, start, std::min(step, all_rows - start));
+      const at::Tensor g = own.mm(block.t());
+      squares[k].add_(SumOfSquares(g));
+      if (scale[static_cast<std::size_t>(k)] != 0)
+        gradients[static_cast<std::size_t>(k)].addmm_(g, block, /*beta=*/1, scale[static_cast<std::size_t>(k)]);
     }
   }
-  // Added in rank order, so that every rank reports the same bits.
-  const at::Tensor sums = group.AllGather(squares).cpu();
-  const auto sum = sums.accessor<double, 2>();
-  std::vector<double> total(static_cast<std::size_t>(v), 0);
-  for (std::int64_t r = 0; r < group.size(); ++r) {
-    for (std::int64_t k = 0; k < v; ++k) total[static_cast<std::size_t>(k)] += sum[r][k];
+  return group.StartAllGather(squares);
+}
+
+std::vector<double> SumInRankOrder(Gathering& shares) {
+  const at::Tensor numbers = shares.Wait().cpu();
+  const auto number = numbers.accessor<double, 2>();
+  std::vector<double> sums(static_cast<std::size_t>(numbers.size(1)), 0);
+  for (std::int64_t r = 0; r < numbers.size(0); ++r) {
+    for (std::int64_t k = 0; k < numbers.size(1); ++k) sums[static_cast<std::size_t>(k)] += number[r][k];
   }
-  return total;
+  return sums;
 }
 
 }  // namespace vicreg::train

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <optional>
 #include <stdexcept>
 
 #include "worker/train/objective/covariance.h"
@@ -103,9 +104,11 @@ LossResult VicregLoss(const std::vector<at::Tensor>& inputs, const VicregWeights
                  v = static_cast<double>(views.size());
     const bool gram =
         form == recipe::LossForm::kGram || (form == recipe::LossForm::kAuto && views[0].size(1) > moments.rows);
-    const at::Tensor s = Deviations(moments.variance);
-    const std::vector<Spread> spreads = Spreads(moments.variance);
+    // The largest of what is sent; until Wait the invariance and variance terms are computed.
+    std::optional<Gathering> gathering;
+    if (gram) gathering = StartGatherRows(moments.centred, moments.most_rows, group);
 
+    const at::Tensor s = Deviations(moments.variance);
     // Invariance and variance terms; and what the Gram form subtracts, also a factor per column of the centred rows.
     std::vector<double> scale;
     for (std::size_t k = 0; k < views.size(); ++k) {
@@ -121,13 +124,18 @@ LossResult VicregLoss(const std::vector<at::Tensor>& inputs, const VicregWeights
     gradients = std::move(own.gradients);
 
     std::vector<double> covariance;
+    std::vector<Spread> spreads;
     if (gram) {
-      covariance = AddGramGradient(moments.centred, moments.most_rows, scale, gradients, group);
+      Gathering shares = AddGramGradient(moments.centred, *gathering, scale, gradients, group);
+      gathering.reset();
+      spreads = Spreads(moments.variance);  // while the shares are under way
+      covariance = SumInRankOrder(shares);
       for (std::size_t k = 0; k < views.size(); ++k)
         covariance[k] = (covariance[k] / ((rows - 1) * (rows - 1)) - spreads[k].sum_v2) / dims;
     } else {
       covariance = AddCovarianceGradient(moments.centred, moments.rows, scale, gradients, group);
       for (double& c : covariance) c /= dims;
+      spreads = Spreads(moments.variance);
     }
     result.form = gram ? recipe::LossForm::kGram : recipe::LossForm::kCovariance;
     result.terms = Terms(2 * moments.own_sums / (v * (v - 1) * rows * dims), spreads, covariance, weights, rows, dims);
