@@ -1,5 +1,6 @@
 # What every target of ours is compiled with.
 option(VICREG_TORCH "Build the targets that need LibTorch (off for sanitizer builds: LibTorch is not instrumented)" ON)
+option(VICREG_CUDA "Train on GPUs too: needs the headers of scripts/setup --cuda, no GPU and no nvcc" OFF)
 set(VICREG_SANITIZE "" CACHE STRING "Sanitizers for -fsanitize=, empty for none")
 
 find_program(CCACHE ccache)

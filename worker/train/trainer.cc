@@ -55,6 +55,9 @@ class Training {
   bool lead() const { return group_.rank() == 0; }
 
   void Open() {
+    for (const std::string& why : {WhyNotTheseLibraries(), WhyNot(context_.device)}) {
+      if (!why.empty()) throw RankError(ExitReason::kConfig, why);
+    }
     phase = "data";
     images_ = ReadIdx(context_.data_root, recipe_.data.path, recipe_.data.split, recipe_.data.limit);
     if (recipe_.knn.enabled) OpenQueries();
@@ -63,6 +66,7 @@ class Training {
       ProcessGroupOptions options;
       options.rank = context_.rank;
       options.world_size = context_.world_size;
+      options.device = context_.device;
       group_ = Group(MakeProcessGroup(context_.store, options), context_.rank, context_.world_size);
     }
     phase = "setup";

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "common/recipe/recipe.h"
+#include "worker/train/device.h"
 #include "worker/train/distributed/key_value_store.h"
 #include "worker/train/error.h"
 
@@ -66,6 +67,7 @@ struct ResumePoint {
 
 struct RankContext {
   int rank = 0, world_size = 1;
+  Device device = Device::kCpu;
   int attempt = 1;
   std::string job_id = "local", project = "default";
   std::string recipe_hash;

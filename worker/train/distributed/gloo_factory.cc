@@ -3,23 +3,16 @@
 
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
-#include "worker/train/distributed/process_group_handle.h"
-#include "worker/train/distributed/relay_store.h"
+#include "worker/train/distributed/backends.h"
 
 namespace vicreg::train {
 
-std::shared_ptr<ProcessGroupHandle> MakeProcessGroup(std::shared_ptr<KeyValueStore> store,
-                                                     const ProcessGroupOptions& options) {
-  auto relay = c10::make_intrusive<RelayStore>(std::move(store), options.timeout);
-  auto gloo_options = c10d::ProcessGroupGloo::Options::create(options.timeout);
-  gloo_options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(options.host));
-  gloo_options->threads = 2;
-  auto handle = std::make_shared<ProcessGroupHandle>();
-  handle->backend = c10::make_intrusive<c10d::ProcessGroupGloo>(relay, options.rank, options.world_size, gloo_options);
-  handle->group = c10::make_intrusive<c10d::ProcessGroup>(relay, options.rank, options.world_size);
-  handle->group->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO, handle->backend);
-  handle->group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
-  return handle;
+c10::intrusive_ptr<c10d::Backend> MakeGloo(const c10::intrusive_ptr<c10d::Store>& store,
+                                           const ProcessGroupOptions& options) {
+  auto gloo = c10d::ProcessGroupGloo::Options::create(options.timeout);
+  gloo->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(options.host));
+  gloo->threads = 2;
+  return c10::make_intrusive<c10d::ProcessGroupGloo>(store, options.rank, options.world_size, gloo);
 }
 
 }  // namespace vicreg::train

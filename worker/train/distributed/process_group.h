@@ -1,21 +1,16 @@
 #pragma once
 
-// The one place that knows which collective library a device uses.
+// The one place that knows which collective library a device uses: Gloo for CPU tensors, NCCL for GPU tensors.
+//
+// A rank on a GPU has both: NCCL for what is on the GPU, and a Gloo group beside it for what the host decides (does
+// anybody wish to stop?), so that asking does not wait for the GPU.
 
 #include <chrono>
 #include <memory>
 #include <string>
 
+#include "worker/train/device.h"
 #include "worker/train/distributed/key_value_store.h"
-
-namespace c10d {
-class Backend;
-class ProcessGroup;
-}  // namespace c10d
-namespace c10 {
-template <class T, class N>
-class intrusive_ptr;
-}
 
 namespace vicreg::train {
 
@@ -27,10 +22,20 @@ struct ProcessGroupOptions {
   int rank = 0, world_size = 1;
   std::chrono::milliseconds timeout{60000};  // of the rendezvous and of each collective
   std::string host = "127.0.0.1";            // address this rank listens on for its peers
+  Device device = Device::kCpu;              // kGpu: the one GPU this process sees
 };
 
-// Gloo for CPU tensors. Throws when the rendezvous fails or times out.
+// Throws when the rendezvous fails or times out, and RankError (kConfig) for a GPU that this build or machine has not.
+// Gloo: a collective that fails or takes longer than the timeout throws. NCCL: its watchdog ends the process by
+// std::terminate then, as the GPU may never come back.
 std::shared_ptr<ProcessGroupHandle> MakeProcessGroup(std::shared_ptr<KeyValueStore> store,
                                                      const ProcessGroupOptions& options);
+
+// Settings that NCCL's process group reads from the environment. Call once, before the first thread.
+void ConfigureCollectives();
+
+// Aborts the collectives of every group of this process, from any thread: on a GPU the kernels that wait for a peer
+// end. Gloo's end with the process. May hang, as NCCL's own abort may: call AbortAndExit (worker/rank/leave.h) instead.
+void AbortCollectives();
 
 }  // namespace vicreg::train

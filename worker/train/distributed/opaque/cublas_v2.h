@@ -1,0 +1,4 @@
+#pragma once
+
+using cublasHandle_t = struct cublasContext*;
+enum cublasStatus_t : int;
