@@ -40,8 +40,6 @@ std::vector<std::string> Resolve(Flags& flags, vicreg::agent::AgentOptions& opti
   if (flags.cpu < 0 || flags.cpu > 4096)
     problems.push_back("--cpu: found " + std::to_string(flags.cpu) + "; expected 0 to 4096");
   options.cpu_slots = flags.cpu;
-  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  options.threads_per_rank = std::max(1, cores / std::max(1, flags.cpu));
   for (const std::string& root : flags.roots) {
     const std::size_t equals = root.find('=');
     if (equals == std::string::npos || equals == 0 || equals + 1 == root.size()) {
@@ -79,10 +77,22 @@ absl::Status Prepare(const Flags& flags, vicreg::agent::AgentOptions& options, v
   return absl::OkStatus();
 }
 
+// Those its ranks can compute on; says what was found.
+std::string TakeGpus(vicreg::agent::AgentOptions& options) {
+  std::string note;
+  options.gpus = vicreg::agent::FindGpus(note);
+  if (options.gpus.empty()) return note;
+  const std::string why = vicreg::agent::WhyNoGpuRanks(options.rank_program, options.folder + "/logs/check-device.log");
+  if (why.empty()) return note + ", all offered";
+  options.gpus.clear();
+  return note + ", none offered: " + why;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   Flags flags;
+  vicreg::agent::AgentOptions options;
   char host[256] = "node";
   gethostname(host, sizeof host - 1);
   flags.node = host;
@@ -95,6 +105,10 @@ int main(int argc, char** argv) {
   app.add_option("--cpu", flags.cpu, "CPU slots to offer")->capture_default_str();
   app.add_option("--data-root", flags.roots, "NAME=PATH of a folder jobs may read, repeatable");
   app.add_option("--rank-program", flags.rank_program, "vicreg-rank (default: beside this program)");
+  app.add_option("--collective-timeout", options.collective_timeout_s,
+                 "Seconds after which a rank whose peers do not take part in a collective leaves")
+      ->capture_default_str()
+      ->check(CLI::Range(5, 3600));
   app.add_flag("--end-ranks", flags.end_ranks, "End the ranks that a worker of this folder left behind, then exit");
   app.set_version_flag("--version", vicreg::kVersion);
   try {
@@ -112,7 +126,6 @@ int main(int argc, char** argv) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
 
-  vicreg::agent::AgentOptions options;
   if (const auto problems = Resolve(flags, options); !problems.empty()) {
     for (const std::string& problem : problems) std::cerr << "vicreg-worker: " << problem << "\n";
     return 2;
@@ -123,9 +136,9 @@ int main(int argc, char** argv) {
     return 1;
   }
   if (flags.end_ranks) return 0;
-  std::string note;
-  options.gpus = vicreg::agent::FindGpus(note);
-  spdlog::info("node {}: {} CPU slots; {}", options.node, options.cpu_slots, note);
+  spdlog::info("node {}: {} CPU slots; {}", options.node, options.cpu_slots, TakeGpus(options));
+  const int slots = options.cpu_slots + static_cast<int>(options.gpus.size());
+  options.threads_per_rank = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / std::max(1, slots));
   const std::string socket_path = options.socket_path;
   vicreg::agent::Agent agent(std::move(options));
   // On the Unix socket the caller proves itself by its rank's secret as well.

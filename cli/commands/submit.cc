@@ -60,8 +60,11 @@ absl::Status AllProblems(Client& client, const std::string& text, const Options&
   client.set_patience(std::chrono::milliseconds(0));
   const auto nodes = client.Call(client.cluster(), &v1::ClusterService::Stub::ListNodes, v1::ListNodesRequest());
   if (!nodes.ok() || nodes->nodes().empty()) return known;
-  recipe::Roots offered(std::in_place);
-  for (const v1::Node& node : nodes->nodes()) offered->insert(node.data_roots().begin(), node.data_roots().end());
+  recipe::Offered offered(std::in_place);
+  for (const v1::Node& node : nodes->nodes()) {
+    offered->roots.insert(node.data_roots().begin(), node.data_roots().end());
+    for (const v1::SlotCount& slots : node.slots()) offered->gpus |= slots.kind() == "gpu" && slots.total() > 0;
+  }
   const absl::Status all = recipe::ResolveText(text, Shown(options.file), options.sets, offered).status();
   return all.ok() ? known : all;
 }

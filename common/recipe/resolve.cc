@@ -92,12 +92,17 @@ void Resolver::Scheduling() {
                           std::to_string(s().batch_size()) +
                           " rows; expected at most one rank per row: lower world_size or raise batch_size");
   }
+  if (s().device() == v1::DEVICE_GPU && offered_ && !offered_->gpus) {
+    Bad("device",
+        "found gpu, and no worker offers GPU slots: write device: cpu, or start a worker that was built with "
+        "-DVICREG_CUDA=ON on a machine with GPUs (another build trains on CPUs only)");
+  }
   Range("restart.charges", s().restart().charges(), 0, 100);
   out.recipe.seed = s().seed();
   out.recipe.batch_size = s().batch_size();
 }
 
-absl::StatusOr<Resolved> Resolve(const v1::JobSpec& spec, const Roots& offered) {
+absl::StatusOr<Resolved> Resolve(const v1::JobSpec& spec, const Offered& offered) {
   Resolver resolver(spec, offered);
   resolver.Run();
   if (resolver.problems.empty()) return std::move(resolver.out);
@@ -107,7 +112,7 @@ absl::StatusOr<Resolved> Resolve(const v1::JobSpec& spec, const Roots& offered) 
 }
 
 absl::StatusOr<Resolved> ResolveText(std::string_view text, const std::string& filename,
-                                     const std::vector<std::string>& sets, const Roots& offered) {
+                                     const std::vector<std::string>& sets, const Offered& offered) {
   spec::Parsed parsed = spec::ParseJobWithMarks(text, sets);
   Resolver resolver(parsed.spec, offered, parsed.marks);
   resolver.Run();

@@ -22,15 +22,19 @@ struct Resolved {
   std::vector<std::string> warnings;  // a sentence each
 };
 
-// Data roots the cluster's workers offer; absent: not known, so not checked.
-using Roots = std::optional<std::set<std::string>>;
+// What the cluster's workers offer; absent: not known, so not checked.
+struct Offers {
+  std::set<std::string> roots;
+  bool gpus = false;
+};
+using Offered = std::optional<Offers>;
 
 // InvalidArgument: one line "field: problem" each.
-absl::StatusOr<Resolved> Resolve(const v1::JobSpec& spec, const Roots& offered = std::nullopt);
+absl::StatusOr<Resolved> Resolve(const v1::JobSpec& spec, const Offered& offered = std::nullopt);
 
 // The whole way from a job file. InvalidArgument: every problem of form and of value, "file:line:column: field:
 // problem".
 absl::StatusOr<Resolved> ResolveText(std::string_view text, const std::string& filename,
-                                     const std::vector<std::string>& sets = {}, const Roots& offered = std::nullopt);
+                                     const std::vector<std::string>& sets = {}, const Offered& offered = std::nullopt);
 
 }  // namespace vicreg::recipe

@@ -27,9 +27,9 @@ void Resolver::CheckPath(const std::string& path) {
 
 // A root that no worker offers is a slip of the pen.
 void Resolver::CheckOffered(const std::string& root) {
-  if (!offered_ || offered_->count(root) != 0) return;
+  if (!offered_ || offered_->roots.count(root) != 0) return;
   std::string list;
-  for (const std::string& name : *offered_) list += (list.empty() ? "" : ", ") + name;
+  for (const std::string& name : offered_->roots) list += (list.empty() ? "" : ", ") + name;
   Bad("data.root", "found \"" + root.substr(0, 80) +
                        "\", which no worker offers; expected one of: " + (list.empty() ? "(none is offered)" : list) +
                        "; or start a worker with --data-root " + root.substr(0, 80) + "=PATH");

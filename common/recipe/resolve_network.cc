@@ -75,7 +75,6 @@ void Resolver::Network() {
   out.recipe.embedding_norm = s().embedding_norm() == v1::EMBEDDING_NORM_L2    ? EmbeddingNorm::kL2
                               : s().embedding_norm() == v1::EMBEDDING_NORM_STD ? EmbeddingNorm::kStd
                                                                                : EmbeddingNorm::kRaw;
-  if (s().device() == v1::DEVICE_GPU) Bad("device", "this build trains on CPU slots only: write device: cpu");
 }
 
 }  // namespace vicreg::recipe

@@ -31,7 +31,7 @@ inline constexpr int kSmallStemPixels = 64, kStandardStemPixels = 32;
 class Resolver {
  public:
   // `keys`: what the job file holds, by path. A message cannot tell `keep: 0` from no `keep`, the file can.
-  Resolver(const v1::JobSpec& given, const Roots& offered, const std::map<std::string, spec::Mark>& keys = {})
+  Resolver(const v1::JobSpec& given, const Offered& offered, const std::map<std::string, spec::Mark>& keys = {})
       : given_(given), offered_(offered), keys_(keys) {}
 
   std::vector<spec::Problem> problems;
@@ -73,7 +73,7 @@ class Resolver {
   void Warn();
 
   const v1::JobSpec& given_;
-  const Roots& offered_;
+  const Offered& offered_;
   const std::map<std::string, spec::Mark> keys_;
 };
 

@@ -158,6 +158,7 @@ std::optional<v1::ConnectResponse> Coordinator::ToWire(const core::Message& mess
     wire.mutable_prepare()->set_job_id(job.id);
     wire.mutable_prepare()->set_attempt(job.attempt);
     wire.mutable_prepare()->set_data_root(job.data_root);
+    wire.mutable_prepare()->set_device(job.slot_kind == "gpu" ? v1::DEVICE_GPU : v1::DEVICE_CPU);
     ranks_of(job, wire.mutable_prepare());
   } else if (const auto* launch = std::get_if<core::SendLaunch>(&message.what)) {
     const core::Job& job = state_.jobs.at(launch->job_id);

@@ -27,22 +27,26 @@ absl::Status Abridged(const absl::Status& status) {
   return absl::Status(status.code(), text.substr(0, end) + "\nand " + std::to_string(left_out) + " more problems");
 }
 
-// Of every node ever seen: a root whose node is away for the moment is no slip of the pen. Before the first node
-// nothing is known.
+// By every node ever seen: a root or a GPU whose node is away for the moment is no slip of the pen. Before the first
+// node nothing is known.
 template <typename Nodes>
-recipe::Roots OfferedRoots(const Nodes& nodes) {
+recipe::Offered OfferedBy(const Nodes& nodes) {
   if (nodes.empty()) return std::nullopt;
-  recipe::Roots offered(std::in_place);
-  for (const core::Node& node : nodes) offered->insert(node.data_roots.begin(), node.data_roots.end());
+  recipe::Offered offered(std::in_place);
+  for (const core::Node& node : nodes) {
+    offered->roots.insert(node.data_roots.begin(), node.data_roots.end());
+    offered->gpus |= node.gpu_slots > 0;
+  }
   return offered;
 }
 
-absl::Status CheckRoot(const core::Transaction& tx, const v1::JobSpec& spec) {
+absl::Status CheckOffered(const core::Transaction& tx, const v1::JobSpec& spec) {
   std::vector<core::Node> nodes;
   for (const core::Node* node : tx.Nodes()) nodes.push_back(*node);
-  const recipe::Roots offered = OfferedRoots(nodes);
-  return !offered || offered->count(spec.data().root()) != 0 ? absl::OkStatus()
-                                                             : recipe::Resolve(spec, offered).status();
+  const recipe::Offered offered = OfferedBy(nodes);
+  const bool fine =
+      !offered || (offered->roots.count(spec.data().root()) != 0 && (offered->gpus || spec.device() != v1::DEVICE_GPU));
+  return fine ? absl::OkStatus() : recipe::Resolve(spec, offered).status();
 }
 
 core::Job ToJob(const recipe::Resolved& resolved, const std::string& owner) {
@@ -84,7 +88,7 @@ grpc::ServerUnaryReactor* JobsService::SubmitJob(grpc::CallbackServerContext* co
              sha256 = Sha256Hex(request->spec().SerializeAsString())](core::Transaction& tx) -> absl::Status {
               // A repeated request gets its first answer, whatever has changed since.
               if (tx.FindRequest(request_id) == nullptr) {
-                RETURN_IF_ERROR(CheckRoot(tx, spec));
+                RETURN_IF_ERROR(CheckOffered(tx, spec));
                 const auto live = tx.LiveJobs();
                 if (std::count_if(live.begin(), live.end(), [](const core::Job* j) {
                       return j->state == core::JobState::kQueued;

@@ -153,6 +153,20 @@ restart: {charges: 3}
   EXPECT_EQ(sgd.optimizer.weight_decay, 1e-4);
 }
 
+TEST(Offers, AreCheckedWhereTheyAreKnown) {
+  const auto problems = [](const Sets& sets, const Offered& offered) {
+    return std::string(ResolveText(kJob, "job", sets, offered).status().message());
+  };
+  const Sets gpu = {"device=gpu", "data.root=elsewhere"};
+  EXPECT_EQ(problems(gpu, std::nullopt), "");
+  EXPECT_EQ(problems(gpu, Offers{{"elsewhere"}, true}), "");
+  EXPECT_EQ(problems({"device=cpu", "data.root=elsewhere"}, Offers{{"elsewhere"}, false}), "");
+  const std::string both = problems(gpu, Offers{{"images"}, false});
+  EXPECT_THAT(both,
+              HasSubstr("device: found gpu, and no worker offers GPU slots: write device: cpu, or start a worker"));
+  EXPECT_THAT(both, HasSubstr("data.root: found \"elsewhere\", which no worker offers; expected one of: images"));
+}
+
 TEST(Limits, HoldExactlyAtTheirBorders) {
   const std::string a63(63, 'a'), a64(64, 'a'), a512(512, 'a'), a513(513, 'a');
   const Sets bad_names = {"", "a b", "A", "a_b", "a/b", "\xc3\xa4", a64};
@@ -168,7 +182,7 @@ TEST(Limits, HoldExactlyAtTheirBorders) {
       {"world_size", {"batch_size=8192"}, {"1", "4096"}, {"-1", "0", "4097"}},
       {"world_size", {"batch_size=3"}, {"3"}, {"4"}},
       {"world_size", {}, {"{min: 2, max: 2}"}, {"{min: 1, max: 2}", "{min: 2}"}},
-      {"device", {}, {"cpu"}, {"gpu"}},
+      {"device", {}, {"cpu", "gpu"}, {"tpu"}},
       {"data.path",
        {},
        {"a", "a/b.c/D_e-9", "..a", a512},

@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import subprocess
+import tempfile
 import unittest
 
 BIN = pathlib.Path(os.environ["VICREG_BIN"])
@@ -38,6 +39,12 @@ def loaded(program):
     return set(re.findall(r"(/\S+) \(0x", text)), set(re.findall(r"(\S+) => not found", text))
 
 
+def with_cuda():
+    """The environment in which CUDA's libraries are found, if they are on this machine."""
+    folders = glob.glob(str(ROOT / ".deps/bench/lib/python3*/site-packages/nvidia/*/lib"))
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join(folders)} if folders else None
+
+
 class GpuBuild(unittest.TestCase):
     def test_links_nccl_and_leaves_no_symbol_open(self):
         defined = {}
@@ -61,8 +68,7 @@ class GpuBuild(unittest.TestCase):
                 self.assertEqual([], [n for n in needed(BIN / name) if "cuda" in n or OF_CUDA.match(n)])
 
     def test_starts_where_cudas_libraries_load(self):
-        folders = glob.glob(str(ROOT / ".deps/bench/lib/python3*/site-packages/nvidia/*/lib"))
-        env = {**os.environ, "LD_LIBRARY_PATH": ":".join(folders)} if folders else None
+        env = with_cuda()
         for name in PROGRAMS:
             with self.subTest(name):
                 program = BIN / "cuda" / name
@@ -73,6 +79,34 @@ class GpuBuild(unittest.TestCase):
                 missing = re.search(r"error while loading shared libraries: (\S+): cannot open", text)
                 self.assertTrue(missing and OF_CUDA.match(missing[1]), text)
                 print(f"{name} was not started: {missing[1]} is not on this machine (nor in .deps/bench)")
+
+
+class WithoutAGpu(unittest.TestCase):
+    """What is said where no GPU can be used."""
+
+    def run_gpu_job(self, folder, env=None):
+        job = ROOT / "examples/fashion-mnist.yaml"
+        data = f"fashion-mnist={ROOT}/tests/fixtures/fashion-mnist"
+        with tempfile.TemporaryDirectory() as out:
+            return output(folder / "vicreg-train", "run", job, "--ranks", "1", "--output", out, "--data-root", data,
+                          "--set", "device=gpu", "--set", "data.limit=256", "--set", "length.steps=40", env=env)
+
+    def test_a_build_for_cpus_says_so(self):
+        for code, text in (output(BIN / "vicreg-rank", "--check-device", "gpu"), self.run_gpu_job(BIN)):
+            self.assertIn(code, (2, 20))
+            self.assertIn("this build trains on CPUs only: write device: cpu", text)
+        self.assertEqual((0, ""), output(BIN / "vicreg-rank", "--check-device", "cpu"))
+
+    def test_a_build_for_gpus_says_that_it_sees_none(self):
+        env = with_cuda()
+        if output(BIN / "cuda/vicreg-rank", "--version", env=env)[0] != 0:
+            print("not shown: CUDA's libraries are not on this machine (nor in .deps/bench)")
+            return
+        env = {**os.environ, **(env or {}), "CUDA_VISIBLE_DEVICES": ""}  # also where there is one
+        for code, text in (output(BIN / "cuda/vicreg-rank", "--check-device", "gpu", env=env), self.run_gpu_job(BIN / "cuda", env)):
+            self.assertIn(code, (1, 20))
+            self.assertRegex(text, "this process sees no GPU|no GPU is left for rank 0")
+        self.assertEqual((0, ""), output(BIN / "cuda/vicreg-rank", "--check-device", "cpu", env=env))
 
 
 if __name__ == "__main__":

@@ -67,7 +67,8 @@ at::Tensor Rows(int rank, int64_t n, int64_t d, double frequency) {
 
 TEST(Gathering, SeveralUnderWayGiveWhatOneAfterTheOtherGives) {
   RunRanks(3, [&](Group& group) {
-    const at::Tensor one = Rows(group.rank(), 4, 5, 0.7), two = Rows(group.rank(), 2, 3, 1.3), none = one.narrow(0, 0, 0);
+    const at::Tensor one = Rows(group.rank(), 4, 5, 0.7), two = Rows(group.rank(), 2, 3, 1.3),
+                     none = one.narrow(0, 0, 0);
     const at::Tensor want_one = group.AllGather(one), want_two = group.AllGather(two);
     Gathering first = group.StartAllGather(one), second = group.StartAllGather(two), third = group.StartAllGather(none);
     EXPECT_EQ(third.Wait().numel(), 0);

@@ -49,8 +49,8 @@ class RankProcess : public testing::Test {
     fs::remove_all(folder_);
   }
 
-  void StartWorker(int steps, bool acknowledge = true) {
-    const auto spec = spec::ParseJob(JobOf(steps), "job");
+  void StartWorker(int steps, bool acknowledge = true, const std::vector<std::string>& sets = {}) {
+    const auto spec = spec::ParseJob(JobOf(steps), "job", sets);
     ASSERT_TRUE(spec.ok()) << spec.status();
     const auto resolved = recipe::Resolve(*spec);
     ASSERT_TRUE(resolved.ok()) << resolved.status();
@@ -148,6 +148,16 @@ TEST_F(RankProcess, FinishedWorkThatIsConfirmedIsCompleted) {
   StartRank(60);
   EXPECT_EQ(WaitForEnd(seconds(60)), 0) << Log();
   EXPECT_EQ(worker_->Said().back().leaving().reason(), v1::EXIT_REASON_COMPLETED);
+}
+
+// The coordinator accepts such a job where another node offers GPUs.
+TEST_F(RankProcess, JobForAGpuIsAWrongConfigurationOfABuildForCpus) {
+  StartWorker(2, /*acknowledge=*/true, {"device=gpu"});
+  StartRank(60);
+  EXPECT_EQ(WaitForEnd(seconds(60)), 20) << Log();
+  const v1::Exited left = worker_->Said().back().leaving();
+  EXPECT_EQ(left.reason(), v1::EXIT_REASON_CONFIG);
+  EXPECT_THAT(left.message(), HasSubstr("this build trains on CPUs only"));
 }
 
 }  // namespace

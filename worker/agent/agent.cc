@@ -185,10 +185,15 @@ void Agent::OnPrepare(const v1::Prepare& prepare) {
   std::string refusal;
   if (stopping_) refusal = "it is stopping";
   if (options_.data_roots.count(prepare.data_root()) == 0) refusal = "it offers no data root " + prepare.data_root();
+  const bool on_gpu = prepare.device() == v1::DEVICE_GPU;
   for (const v1::RankAssignment& assignment : prepare.ranks()) {
+    if (on_gpu && GpuOf(assignment.slot()).empty())
+      refusal = "it has no GPU for slot " + std::to_string(assignment.slot());
     for (const auto& [key, rank] : ranks_) {
-      if (rank.slot == assignment.slot() && !rank.wait_status)
-        refusal = "slot " + std::to_string(rank.slot) + " still holds " + Text(key);
+      // Slots of each kind are counted from 0.
+      if (rank.on_gpu() == on_gpu && rank.slot == assignment.slot() && !rank.wait_status)
+        refusal =
+            std::string(on_gpu ? "GPU" : "CPU") + " slot " + std::to_string(rank.slot) + " still holds " + Text(key);
     }
   }
   v1::ConnectRequest answer;
@@ -228,6 +233,11 @@ void Agent::Start(const v1::Launch& launch, const v1::RankAssignment& assignment
   Report(key, rank, std::move(report), 0);
 }
 
+std::string Agent::GpuOf(int slot) const {
+  const auto index = static_cast<std::size_t>(slot);
+  return slot >= 0 && index < options_.gpus.size() ? options_.gpus[index] : "";
+}
+
 absl::Status Agent::StartProcess(const Key& key, Rank& rank) {
   const auto& [job_id, attempt, number] = key;
   // A Launch that was on its way when StopAll told every rank to go: nobody would end this one.
@@ -243,11 +253,16 @@ absl::Status Agent::StartProcess(const Key& key, Rank& rank) {
   spec.program = options_.rank_program;
   spec.arguments = {"--dir",     options_.folder,         "--socket", options_.socket_path,  "--job", job_id,
                     "--attempt", std::to_string(attempt), "--rank",   std::to_string(number)};
+  spec.arguments.insert(spec.arguments.end(), {"--collective-timeout", std::to_string(options_.collective_timeout_s)});
   const std::string threads = std::to_string(options_.threads_per_rank);
   // Built, not inherited: nothing of the worker's environment changes an experiment.
   spec.environment = {
       {"PATH", "/usr/bin:/bin"},    {"LANG", "C.UTF-8"},          {"HOME", "/nonexistent"},      {"TMPDIR", "/tmp"},
       {"OMP_NUM_THREADS", threads}, {"MKL_NUM_THREADS", threads}, {"OMP_WAIT_POLICY", "PASSIVE"}};
+  // A rank sees the GPU of its slot and no other; one on a CPU slot sees none.
+  if (rank.on_gpu() && GpuOf(rank.slot).empty())
+    return absl::NotFoundError("node " + options_.node + " has no GPU for slot " + std::to_string(rank.slot));
+  spec.environment.emplace_back("CUDA_VISIBLE_DEVICES", rank.on_gpu() ? GpuOf(rank.slot) : "");
   spec.log_path = RankLogPath(options_.folder, job_id, attempt, number);
   spec.secret = rank.secret;
   RETURN_IF_ERROR(MakeFolders(spec.log_path.substr(0, spec.log_path.rfind('/'))));

@@ -36,7 +36,8 @@ struct AgentOptions {
   std::string artifact_root;  // absolute
   int cpu_slots = 0;
   int threads_per_rank = 1;
-  std::vector<std::string> gpus;
+  int collective_timeout_s = 60;
+  std::vector<std::string> gpus;                  // UUIDs; slot i is the i-th
   std::map<std::string, std::string> data_roots;  // name -> absolute folder
 };
 
@@ -96,12 +97,15 @@ class Agent {
     TimePoint finalize_at{};            // of an ended one: no longer wait for its stream
     TimePoint term_at = TimePoint::max(), kill_at = TimePoint::max();
     bool exit_reported = false;
+    bool on_gpu() const { return launch.spec().device() == v1::DEVICE_GPU; }
     // Process gone and cleared away, its end committed or of no interest.
     bool forgotten() const { return wait_status && process.pidfd < 0 && exit_reported && reports.empty(); }
   };
 
   void Launch(const v1::Launch& launch);
   void Start(const v1::Launch& launch, const v1::RankAssignment& assignment);
+  // UUID; empty: no such slot.
+  std::string GpuOf(int slot) const;
   // Of its process, which is running afterwards.
   absl::Status StartProcess(const Key& key, Rank& rank);
   void OnPrepare(const v1::Prepare& prepare);

@@ -1,6 +1,13 @@
 #include "worker/agent/inventory.h"
 
 #include <dlfcn.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/files.h"
+#include "common/process.h"
 
 namespace vicreg::agent {
 namespace {
@@ -38,6 +45,30 @@ std::vector<std::string> FindGpus(std::string& note) {
   }
   note = "NVML found " + std::to_string(gpus.size()) + " GPUs";
   return gpus;
+}
+
+std::string WhyNoGpuRanks(const std::string& rank_program, const std::string& log_path,
+                          std::chrono::milliseconds patience) {
+  unlink(log_path.c_str());
+  const auto process = Spawn({.program = rank_program,
+                              .arguments = {"--check-device", "gpu"},
+                              .environment = {{"PATH", "/usr/bin:/bin"}, {"LANG", "C.UTF-8"}},
+                              .log_path = log_path,
+                              .secret = ""});
+  if (!process.ok()) return std::string(process.status().message());
+  pollfd watch{process->pidfd, POLLIN, 0};
+  const bool ended = poll(&watch, 1, static_cast<int>(patience.count())) == 1;
+  if (!ended) kill(-process->pid, SIGKILL);
+  int status = 0;
+  waitpid(process->pid, &status, 0);
+  close(process->pidfd);
+  if (!ended) return rank_program + " did not answer within " + std::to_string(patience.count()) + " ms";
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return "";
+  // Its last line says why.
+  std::string said = ReadFile(log_path).value_or("");
+  while (!said.empty() && said.back() == '\n') said.pop_back();
+  said.erase(0, said.rfind('\n') + 1);
+  return said.empty() ? rank_program + " cannot compute on a GPU and does not say why" : said;
 }
 
 }  // namespace vicreg::agent

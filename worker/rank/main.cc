@@ -15,7 +15,9 @@
 #include "common/rpc/log.h"
 #include "common/version.h"
 #include "spdlog/spdlog.h"
+#include "worker/rank/leave.h"
 #include "worker/rank/link.h"
+#include "worker/train/distributed/process_group.h"
 #include "worker/train/trainer.h"
 
 namespace {
@@ -60,6 +62,10 @@ Ending EndingOf(train::ExitReason reason) {
       return {v1::EXIT_REASON_COLLECTIVE, 31};
     case train::ExitReason::kStorage:
       return {v1::EXIT_REASON_STORAGE, 32};
+    case train::ExitReason::kDevice:
+      return {v1::EXIT_REASON_DEVICE, 33};
+    case train::ExitReason::kDeviceOom:
+      return {v1::EXIT_REASON_DEVICE_OOM, 27};
     case train::ExitReason::kInternal:
       break;
   }
@@ -162,7 +168,24 @@ class Reporter : public train::Observer {
   link.Leave(exited);
   // Not exit(): a collective library's destructors may wait for peers that are gone.
   std::cerr.flush();
+  if (!good) vicreg::rank::AbortAndExit(ending.code, train::AbortCollectives);
   _exit(ending.code);
+}
+
+Link* to_worker = nullptr;  // for OnLost
+
+// The thread that trains may be waiting for the GPU for ever: this one says why and leaves.
+void OnLost(const std::string& what) {
+  const Ending ending = EndingOf(train::ReasonOf(what));
+  spdlog::error("{}: {}", vicreg::ShortName(ending.reason), what);
+  vicreg::rank::AbortAndExit(ending.code, [&] {
+    v1::Exited exited;
+    exited.set_reason(ending.reason);
+    exited.set_message(what.substr(0, 4000));
+    exited.set_code(ending.code);
+    if (to_worker != nullptr) to_worker->Leave(exited);
+    train::AbortCollectives();
+  });
 }
 
 void OnCommand(const v1::Command& command) {
@@ -173,18 +196,29 @@ void OnCommand(const v1::Command& command) {
       break;
     case v1::Command::KIND_ABORT:
       spdlog::warn("ABORTED: {}", command.cause());
-      _exit(12);
+      vicreg::rank::AbortAndExit(12, train::AbortCollectives);
     default:
       spdlog::warn("FENCED: {}", command.cause());
-      _exit(13);
+      vicreg::rank::AbortAndExit(13, train::AbortCollectives);
   }
+}
+
+// Asked by a worker before it offers GPUs.
+int CheckDevice(const std::string& name) {
+  const train::Device device = name == "gpu" ? train::Device::kGpu : train::Device::kCpu;
+  for (const std::string& why : {train::WhyNotTheseLibraries(), train::WhyNot(device)}) {
+    if (why.empty()) continue;
+    std::cerr << why << std::endl;
+    return 20;
+  }
+  return 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   std::string folder, socket_path, job;
-  int attempt = 0, rank = 0;
+  int attempt = 0, rank = 0, collective_timeout = 60;
   std::int64_t grace = orphan_grace.count();
   CLI::App app("One rank of a training attempt; started by vicreg-worker.", "vicreg-rank");
   app.add_option("--dir", folder, "State folder of the worker")->required();
@@ -197,12 +231,22 @@ int main(int argc, char** argv) {
                  "coordinator")
       ->capture_default_str()
       ->check(CLI::Range(1, 86'400));
+  app.add_option("--collective-timeout", collective_timeout,
+                 "Seconds to wait for peers at the rendezvous and in each collective")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 3600));
+  app.add_option_function<std::string>(
+         "--check-device", [](const std::string& name) { _exit(CheckDevice(name)); },
+         "cpu or gpu: only says, by exit code 0 or 20, whether this program can compute on it here")
+      ->check(CLI::IsMember({"cpu", "gpu"}))
+      ->trigger_on_parse();
   app.set_version_flag("--version", vicreg::kVersion);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 20;
   }
+  train::ConfigureCollectives();
   orphan_grace = std::chrono::seconds(grace);
   prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   const rlimit no_core{0, 0};
@@ -227,6 +271,8 @@ int main(int argc, char** argv) {
   hello.set_build(vicreg::kVersion);
   hello.set_secret(std::string(secret, sizeof secret));
   Link link(socket_path, hello, OnCommand, orphan_grace);
+  to_worker = &link;
+  vicreg::rank::OnLostThread(OnLost);
   const auto assignment = link.WaitForAssignment(std::chrono::seconds(60));
   if (!assignment.ok()) {
     std::cerr << "vicreg-rank: " << assignment.status().message() << "\n";
@@ -243,6 +289,8 @@ int main(int argc, char** argv) {
   train::RankContext context;
   context.rank = rank;
   context.world_size = assignment->world_size();
+  context.device = assignment->spec().device() == v1::DEVICE_GPU ? train::Device::kGpu : train::Device::kCpu;
+  context.collective_timeout = std::chrono::seconds(collective_timeout);
   context.attempt = attempt;
   context.job_id = job;
   context.project = assignment->project();

@@ -3,8 +3,10 @@
 // How training code ends a rank. No torch.
 
 #include <cstdint>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 namespace vicreg::train {
 
@@ -21,6 +23,8 @@ enum class ExitReason {
   kRendezvous,
   kCollective,
   kStorage,
+  kDevice,
+  kDeviceOom,
   kInternal
 };
 
@@ -37,5 +41,20 @@ class NumericError : public RankError {
   NumericError(std::int64_t step, const std::string& what) : RankError(ExitReason::kNumeric, what), step(step) {}
   const std::int64_t step;
 };
+
+// What an error that torch threw is about: its type does not say, its text does. Every call between ranks is a
+// collective of gloo's or NCCL's, which name themselves.
+inline ExitReason ReasonOf(std::string_view text) {
+  const auto says = [&](std::initializer_list<std::string_view> words) {
+    for (const std::string_view word : words) {
+      if (text.find(word) != std::string_view::npos) return true;
+    }
+    return false;
+  };
+  if (says({"gloo", "Connection closed", "NCCL"})) return ExitReason::kCollective;
+  if (says({"CUDA out of memory"})) return ExitReason::kDeviceOom;
+  if (says({"CUDA error", "CUDA driver error", "CUBLAS_STATUS", "CUDNN_STATUS"})) return ExitReason::kDevice;
+  return ExitReason::kInternal;
+}
 
 }  // namespace vicreg::train

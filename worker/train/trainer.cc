@@ -67,6 +67,7 @@ class Training {
       options.rank = context_.rank;
       options.world_size = context_.world_size;
       options.device = context_.device;
+      options.timeout = context_.collective_timeout;
       group_ = Group(MakeProcessGroup(context_.store, options), context_.rank, context_.world_size);
     }
     phase = "setup";
@@ -235,13 +236,7 @@ Outcome Run(const recipe::Recipe& recipe, const RankContext& context, const Stop
   } catch (const std::exception& error) {
     std::string text = error.what();
     text = text.substr(0, text.find('\n'));  // torch appends a stack trace
-    const ExitReason reason =
-        training.phase == "rendezvous" ? ExitReason::kRendezvous
-        // Every torch call between ranks is a collective of gloo's; its message says so.
-        : text.find("gloo") != std::string::npos || text.find("Connection closed") != std::string::npos
-            ? ExitReason::kCollective
-            : ExitReason::kInternal;
-    return {reason, text + where(), training.step};
+    return {training.phase == "rendezvous" ? ExitReason::kRendezvous : ReasonOf(text), text + where(), training.step};
   }
 }
 

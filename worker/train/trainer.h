@@ -4,6 +4,7 @@
 // Nothing here includes torch, gRPC or protobuf.
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -68,6 +69,7 @@ struct ResumePoint {
 struct RankContext {
   int rank = 0, world_size = 1;
   Device device = Device::kCpu;
+  std::chrono::milliseconds collective_timeout{60'000};
   int attempt = 1;
   std::string job_id = "local", project = "default";
   std::string recipe_hash;

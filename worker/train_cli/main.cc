@@ -115,6 +115,7 @@ int main(int argc, char** argv) {
   rank_command->add_option("--rank", rank.rank)->required();
   rank_command->add_option("--world-size", rank.world_size)->required();
   rank_command->add_option("--threads", rank.threads)->required();
+  rank_command->add_flag("--gpu", rank.gpu);
 
   try {
     app.parse(argc, argv);

@@ -6,6 +6,7 @@
 
 #include "common/files.h"
 #include "common/recipe/recipe_json.h"
+#include "worker/train/distributed/process_group.h"
 #include "worker/train/trainer.h"
 #include "worker/train_cli/file_store.h"
 
@@ -65,6 +66,7 @@ class Printer : public Observer {
 }  // namespace
 
 int RunLocalRank(const LocalRank& options) {
+  ConfigureCollectives();
   for (const int number : {SIGINT, SIGTERM}) std::signal(number, [](int) { stop.requested.store(true); });
   const auto text = ReadFile(options.folder + "/recipe.json");
   if (!text.ok()) {
@@ -74,6 +76,7 @@ int RunLocalRank(const LocalRank& options) {
   RankContext context;
   context.rank = options.rank;
   context.world_size = options.world_size;
+  context.device = options.gpu ? Device::kGpu : Device::kCpu;
   context.job_id = options.job;
   context.recipe_hash = options.recipe_hash;
   context.data_root = options.data_root;

@@ -13,11 +13,13 @@
 #include <cstring>
 #include <filesystem>
 #include <iostream>
+#include <sstream>
 #include <thread>
 
 #include "common/files.h"
 #include "common/recipe/recipe_json.h"
 #include "common/recipe/resolve.h"
+#include "worker/train/device.h"
 
 namespace vicreg::train {
 namespace {
@@ -81,6 +83,20 @@ int Collect(std::vector<pid_t> running) {
   return worst;
 }
 
+// One GPU each, of those this process may use. False: there is none for it.
+bool ShowGpu(int rank) {
+  static const char* const set = std::getenv("CUDA_VISIBLE_DEVICES");
+  static const std::string visible = set != nullptr ? set : "";
+  std::string gpu = std::to_string(rank);
+  if (set != nullptr) {
+    std::istringstream names(visible);
+    for (int i = 0; i <= rank; ++i) {
+      if (!std::getline(names, gpu, ',')) return false;
+    }
+  }
+  return setenv("CUDA_VISIBLE_DEVICES", gpu.c_str(), 1) == 0;
+}
+
 }  // namespace
 
 int RunLocally(const RunOptions& options) {
@@ -90,6 +106,8 @@ int RunLocally(const RunOptions& options) {
   if (options.ranks > 0) sets.push_back("world_size=" + std::to_string(options.ranks));
   const auto resolved = recipe::ResolveText(*text, options.job_file, sets);
   if (!resolved.ok()) return Refuse(std::string(resolved.status().message()));
+  const bool on_gpus = resolved->spec.device() == v1::DEVICE_GPU;
+  if (on_gpus && !BuiltForGpus()) return Refuse("error: device: found gpu; " + WhyNot(Device::kGpu));
   for (const std::string& warning : resolved->warnings) std::cerr << "warning: " << warning << "\n";
   const auto root = options.data_roots.find(resolved->recipe.data.root);
   if (root == options.data_roots.end()) {
@@ -114,10 +132,19 @@ int RunLocally(const RunOptions& options) {
   const std::string job = resolved->spec.name().empty() ? "local" : resolved->spec.name();
   std::vector<pid_t> running;
   for (int rank = 0; rank < ranks; ++rank) {
-    const pid_t pid =
-        Start({"vicreg-train", "rank", "--folder", folder.path, "--job", job, "--recipe-hash", resolved->hash, "--data",
-               root->second, "--artifacts", options.output, "--rank", std::to_string(rank), "--world-size",
-               std::to_string(ranks), "--threads", std::to_string(threads)});
+    std::vector<std::string> words = {"vicreg-train",  "rank",
+                                      "--folder",      folder.path,
+                                      "--job",         job,
+                                      "--recipe-hash", resolved->hash,
+                                      "--data",        root->second,
+                                      "--artifacts",   options.output,
+                                      "--rank",        std::to_string(rank),
+                                      "--world-size",  std::to_string(ranks),
+                                      "--threads",     std::to_string(threads)};
+    if (on_gpus) words.push_back("--gpu");
+    const bool shown = !on_gpus || ShowGpu(rank);
+    if (!shown) std::cerr << "error: no GPU is left for rank " << rank << ": CUDA_VISIBLE_DEVICES names fewer\n";
+    const pid_t pid = shown ? Start(words) : -1;
     if (pid < 0) {
       for (const pid_t other : running) kill(other, SIGKILL);
       Collect(running);
