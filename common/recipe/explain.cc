@@ -41,7 +41,7 @@ Explanation Explain(const Resolved& resolved) {
   Explanation e;
   e.encoder_parameters = EncoderParameters(r.encoder, r.data.channels, r.augmentation.size);
   e.representation_width = RepresentationWidth(r.encoder);
-  e.expander_parameters = ExpanderParameters(r);
+  e.expander_parameters = ExpanderParameters(Views(r).front(), r.expander_norm);
   e.embedding_width = r.expander.back();
   const std::int64_t n = r.batch_size, d = e.embedding_width;
   e.form = r.loss.form != LossForm::kAuto ? r.loss.form : d <= n ? LossForm::kCovariance : LossForm::kGram;

@@ -107,13 +107,13 @@ std::int64_t RepresentationWidth(const Encoder& encoder) {
   return 0;
 }
 
-std::int64_t ExpanderParameters(const Recipe& recipe) {
-  std::int64_t count = 0, in = RepresentationWidth(recipe.encoder);
-  for (std::size_t i = 0; i < recipe.expander.size(); ++i) {
-    const std::int64_t out = recipe.expander[i];
-    const bool last = i + 1 == recipe.expander.size();
+std::int64_t ExpanderParameters(const Branch& branch, ExpanderNorm norm) {
+  std::int64_t count = 0, in = RepresentationWidth(branch.encoder);
+  for (std::size_t i = 0; i < branch.expander.size(); ++i) {
+    const std::int64_t out = branch.expander[i];
+    const bool last = i + 1 == branch.expander.size();
     count += in * out;  // the last layer has neither bias nor norm
-    if (!last) count += out + (recipe.expander_norm == ExpanderNorm::kBatchNorm ? Norm(out) : 0);
+    if (!last) count += out + (norm == ExpanderNorm::kBatchNorm ? Norm(out) : 0);
     in = out;
   }
   return count;

@@ -37,6 +37,6 @@ const Architecture* FindArchitecture(std::string_view name);
 // vit.
 std::int64_t EncoderParameters(const Encoder& encoder, int channels, int size);
 std::int64_t RepresentationWidth(const Encoder& encoder);
-std::int64_t ExpanderParameters(const Recipe& recipe);
+std::int64_t ExpanderParameters(const Branch& branch, ExpanderNorm norm);
 
 }  // namespace vicreg::recipe

@@ -9,7 +9,8 @@
 
 namespace vicreg::recipe {
 
-enum class Convention { kAuthors, kPaper, kVicregl };
+enum class Convention { kAuthors, kPaper, kVicregl, kPerView };
+enum class DataFormat { kIdx, kNpy };
 enum class LossForm { kAuto, kGram, kCovariance };
 enum class Stem { kSmall, kStandard, kSmallPadding2 };
 enum class ExpanderNorm { kBatchNorm, kNone };
@@ -22,7 +23,9 @@ struct Data {
   std::string path;             // subfolder, "" for the root itself
   std::string split = "train";  // "train" or "test"
   std::int64_t limit = 0;       // 0: all
-  int channels = 1;
+  int channels = 1;             // of one value: see Branch::channels
+  DataFormat format = DataFormat::kIdx;
+  std::string part = "image";  // which part of a sample is read, where there are no branches
 };
 
 struct Encoder {
@@ -32,8 +35,8 @@ struct Encoder {
   bool zero_init_residual = true;
 };
 
-// Two views. `mu` and `nu` are per view, after the convention was applied; lambda multiplies the mean squared
-// difference.
+// `mu` and `nu` are per view, after the convention was applied (branches have their own); lambda multiplies the mean
+// squared difference.
 struct Loss {
   Convention convention = Convention::kAuthors;
   double lambda_ = 25, mu_per_view = 12.5, nu_per_view = 1;
@@ -64,8 +67,21 @@ struct Schedule {
 };
 
 struct Augmentation {
-  std::string preset = "cifar";  // "cifar", "none"
-  int size = 28;                 // pixels, side of a view
+  std::string preset = "cifar";  // images: "cifar", waveforms: "wave", vectors: "vector"; all: "none"
+  int size = 28;  // images: pixels, side of a view; waveforms: values of a view; vectors: 0, a view has all of them
+};
+
+// One view of a sample, where views differ in more than their random draws: what it is made of and which network it
+// passes through.
+struct Branch {
+  std::string name;            // [a-z0-9-]; names its tensors and its encoder's file. "": the only network of its job
+  std::string part = "image";  // of the sample
+  bool shared = false;         // passes the first branch's network; encoder, expander and channels are the first's
+  Encoder encoder;
+  std::vector<std::int64_t> expander;
+  int channels = 1;          // of an image or waveform; of a vector the number of its values
+  double mu = 12.5, nu = 1;  // after the convention was applied
+  Augmentation augmentation;
 };
 
 struct Knn {
@@ -80,6 +96,10 @@ struct Recipe {
   Data data;
   Encoder encoder;
   std::vector<std::int64_t> expander;
+  int views = 2;
+  // One view each, in view order. Not empty: then `encoder`, `expander`, `views`, `augmentation`, data.channels,
+  // data.part and the loss's weights per view say nothing.
+  std::vector<Branch> branches;
   ExpanderNorm expander_norm = ExpanderNorm::kBatchNorm;
   EmbeddingNorm embedding_norm = EmbeddingNorm::kRaw;
   Loss loss;
@@ -93,5 +113,19 @@ struct Recipe {
   int checkpoint_keep = 3;
   Knn knn;
 };
+
+// Every view of a sample, in view order, however the job lists them: its branches, or `views` times one network. The
+// first is never shared.
+std::vector<Branch> Views(const Recipe& recipe);
+
+// mu and nu of each of `views` views. Two views: kAuthors mu/2 and nu, kPaper mu and nu, kVicregl mu/2 and nu/2 each;
+// with more, the sum of their weights stays what it is with two. kPerView: as they are.
+struct ViewWeights {
+  double mu = 12.5, nu = 1;
+};
+ViewWeights WeightsPerView(Convention convention, double mu, double nu, int views);
+
+// Where an export keeps the encoder of a branch: "encoder.safetensors", "encoder-<branch>.safetensors".
+std::string EncoderFile(const std::string& branch);
 
 }  // namespace vicreg::recipe

@@ -10,7 +10,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kNewest = 3;
+constexpr int kNewest = 4;
 
 const char* Name(Stem stem) {
   switch (stem) {
@@ -23,6 +23,8 @@ const char* Name(Stem stem) {
   }
   return "";
 }
+
+const char* Name(DataFormat format) { return format == DataFormat::kIdx ? "idx" : "npy"; }
 
 const char* Name(ExpanderNorm norm) { return norm == ExpanderNorm::kBatchNorm ? "batch_norm" : "none"; }
 
@@ -52,8 +54,56 @@ Json ToJson(const Optimizer& optimizer) {
   return json;
 }
 
+Json ToJson(const Augmentation& views) { return {{"preset", views.preset}, {"size", views.size}}; }
+
+Json ToJson(const Branch& b) {
+  Json json = {{"name", b.name}, {"part", b.part}};
+  if (b.shared) {
+    json["weights"] = "shared";
+  } else {
+    json["encoder"] = ToJson(b.encoder);
+    json["expander"] = b.expander;
+    json["channels"] = b.channels;
+  }
+  json["mu"] = b.mu;
+  json["nu"] = b.nu;
+  json["augmentation"] = ToJson(b.augmentation);
+  return json;
+}
+
+// One network for every view is what the first versions know.
+void AddNetwork(const Recipe& r, Json& json) {
+  if (r.branches.empty()) {
+    json["encoder"] = ToJson(r.encoder);
+    json["expander"] = r.expander;
+    return;
+  }
+  for (const Branch& branch : r.branches) json["branches"].push_back(ToJson(branch));
+}
+
+Json DataJson(const Recipe& r) {
+  Json json = {{"root", r.data.root}, {"path", r.data.path}, {"split", r.data.split}, {"limit", r.data.limit}};
+  if (r.branches.empty()) json["channels"] = r.data.channels;
+  if (r.data.format != DataFormat::kIdx) {
+    json["format"] = Name(r.data.format);
+    if (r.branches.empty()) json["part"] = r.data.part;
+  }
+  return json;
+}
+
+Json LossJson(const Recipe& r) {
+  Json json = {{"convention", Name(r.loss.convention)}, {"lambda", r.loss.lambda_}};
+  if (r.branches.empty()) {
+    json["mu_per_view"] = r.loss.mu_per_view;
+    json["nu_per_view"] = r.loss.nu_per_view;
+  }
+  json["form"] = Name(r.loss.form);
+  return json;
+}
+
 // The oldest version that can say it.
 int Version(const Recipe& r) {
+  if (r.views != 2 || !r.branches.empty() || r.data.format != DataFormat::kIdx) return 4;
   if (r.precision != Precision::kFp32) return 3;
   const bool first = r.encoder.zero_init_residual && r.expander_norm == ExpanderNorm::kBatchNorm &&
                      r.embedding_norm == EmbeddingNorm::kRaw;
@@ -64,32 +114,19 @@ Json ToJson(const Recipe& r) {
   Json json = {
       {"version", Version(r)},
       {"seed", r.seed},
-      {"data",
-       {{"root", r.data.root},
-        {"path", r.data.path},
-        {"split", r.data.split},
-        {"limit", r.data.limit},
-        {"channels", r.data.channels}}},
-      {"encoder", ToJson(r.encoder)},
-      {"expander", r.expander},
-      {"loss",
-       {{"convention", Name(r.loss.convention)},
-        {"lambda", r.loss.lambda_},
-        {"mu_per_view", r.loss.mu_per_view},
-        {"nu_per_view", r.loss.nu_per_view},
-        {"form", Name(r.loss.form)}}},
-      {"batch_size", r.batch_size},
-      {"length", ToJson(r.length)},
-      {"optimizer", ToJson(r.optimizer)},
-      {"schedule", {{"warmup", ToJson(r.schedule.warmup)}, {"final", r.schedule.final_fraction}}},
-      {"augmentation", {{"preset", r.augmentation.preset}, {"size", r.augmentation.size}}},
-      {"checkpoint", {{"every", ToJson(r.checkpoint_every)}, {"keep", r.checkpoint_keep}}},
-      {"knn",
-       {{"enabled", r.knn.enabled},
-        {"every", ToJson(r.knn.every)},
-        {"k", r.knn.k},
-        {"temperature", r.knn.temperature}}},
+      {"data", DataJson(r)},
   };
+  AddNetwork(r, json);
+  if (r.views != 2 && r.branches.empty()) json["views"] = r.views;
+  json["loss"] = LossJson(r);
+  json["batch_size"] = r.batch_size;
+  json["length"] = ToJson(r.length);
+  json["optimizer"] = ToJson(r.optimizer);
+  json["schedule"] = {{"warmup", ToJson(r.schedule.warmup)}, {"final", r.schedule.final_fraction}};
+  if (r.branches.empty()) json["augmentation"] = ToJson(r.augmentation);
+  json["checkpoint"] = {{"every", ToJson(r.checkpoint_every)}, {"keep", r.checkpoint_keep}};
+  json["knn"] = {
+      {"enabled", r.knn.enabled}, {"every", ToJson(r.knn.every)}, {"k", r.knn.k}, {"temperature", r.knn.temperature}};
   if (r.expander_norm != ExpanderNorm::kBatchNorm) json["expander_norm"] = Name(r.expander_norm);
   if (r.embedding_norm != EmbeddingNorm::kRaw) json["embedding_norm"] = Name(r.embedding_norm);
   if (r.precision != Precision::kFp32) json["precision"] = Name(r.precision);
@@ -104,6 +141,73 @@ E Parse(const std::string& name, std::initializer_list<E> all) {
   throw std::invalid_argument("unknown name \"" + name + "\"");
 }
 
+Encoder EncoderFrom(const Json& json) {
+  return {json.at("name"),
+          Parse(json.at("stem").get<std::string>(), {Stem::kSmall, Stem::kStandard, Stem::kSmallPadding2}),
+          json.at("width"), json.value("zero_init_residual", true)};
+}
+
+Augmentation AugmentationFrom(const Json& json) { return {json.at("preset"), json.at("size")}; }
+
+Branch BranchFrom(const Json& json, const std::vector<Branch>& before) {
+  Branch b;
+  if (json.contains("weights")) {
+    if (json.at("weights") != "shared" || before.empty())
+      throw std::invalid_argument("branch weights " + json.at("weights").dump() +
+                                  "; expected \"shared\", and not first");
+    b = before.front();
+    b.shared = true;
+  } else {
+    b.encoder = EncoderFrom(json.at("encoder"));
+    b.expander = json.at("expander").get<std::vector<std::int64_t>>();
+    b.channels = json.at("channels");
+  }
+  b.name = json.at("name");
+  b.part = json.at("part");
+  b.mu = json.at("mu");
+  b.nu = json.at("nu");
+  b.augmentation = AugmentationFrom(json.at("augmentation"));
+  return b;
+}
+
+void NetworkFrom(const Json& json, Recipe& r) {
+  if (json.contains("branches")) {
+    for (const Json& branch : json.at("branches")) r.branches.push_back(BranchFrom(branch, r.branches));
+    if (r.branches.size() < 2) throw std::invalid_argument("fewer than two branches");
+    return;
+  }
+  r.encoder = EncoderFrom(json.at("encoder"));
+  r.expander = json.at("expander").get<std::vector<std::int64_t>>();
+  r.views = json.value("views", 2);
+  if (r.views < 2) throw std::invalid_argument("fewer than two views");
+  r.augmentation = AugmentationFrom(json.at("augmentation"));
+}
+
+Data DataFrom(const Json& json, bool branches) {
+  Data data;
+  data.root = json.at("root");
+  data.path = json.at("path");
+  data.split = json.at("split");
+  data.limit = json.at("limit");
+  if (!branches) data.channels = json.at("channels");
+  data.format = Parse(json.value("format", std::string("idx")), {DataFormat::kIdx, DataFormat::kNpy});
+  if (!branches && data.format != DataFormat::kIdx) data.part = json.at("part");
+  return data;
+}
+
+Loss LossFrom(const Json& json, bool branches) {
+  Loss loss;
+  loss.convention = Parse(json.at("convention").get<std::string>(),
+                          {Convention::kAuthors, Convention::kPaper, Convention::kVicregl, Convention::kPerView});
+  loss.lambda_ = json.at("lambda");
+  if (!branches) {
+    loss.mu_per_view = json.at("mu_per_view");
+    loss.nu_per_view = json.at("nu_per_view");
+  }
+  loss.form = Parse(json.at("form").get<std::string>(), {LossForm::kAuto, LossForm::kGram, LossForm::kCovariance});
+  return loss;
+}
+
 }  // namespace
 
 const char* Name(Convention convention) {
@@ -114,6 +218,8 @@ const char* Name(Convention convention) {
       return "paper";
     case Convention::kVicregl:
       return "vicregl";
+    case Convention::kPerView:
+      return "per_view";
   }
   return "";
 }
@@ -180,22 +286,13 @@ Recipe Deserialize(std::string_view text) {
     }
     Recipe r;
     r.seed = json.at("seed");
-    const Json& data = json.at("data");
-    r.data = {data.at("root"), data.at("path"), data.at("split"), data.at("limit"), data.at("channels")};
-    const Json& encoder = json.at("encoder");
-    r.encoder = {encoder.at("name"),
-                 Parse(encoder.at("stem").get<std::string>(), {Stem::kSmall, Stem::kStandard, Stem::kSmallPadding2}),
-                 encoder.at("width"), encoder.value("zero_init_residual", true)};
-    r.expander = json.at("expander").get<std::vector<std::int64_t>>();
+    NetworkFrom(json, r);
+    r.data = DataFrom(json.at("data"), !r.branches.empty());
     r.expander_norm =
         Parse(json.value("expander_norm", std::string("batch_norm")), {ExpanderNorm::kBatchNorm, ExpanderNorm::kNone});
     r.embedding_norm = Parse(json.value("embedding_norm", std::string("raw")),
                              {EmbeddingNorm::kRaw, EmbeddingNorm::kL2, EmbeddingNorm::kStd});
-    const Json& loss = json.at("loss");
-    r.loss = {Parse(loss.at("convention").get<std::string>(),
-                    {Convention::kAuthors, Convention::kPaper, Convention::kVicregl}),
-              loss.at("lambda"), loss.at("mu_per_view"), loss.at("nu_per_view"),
-              Parse(loss.at("form").get<std::string>(), {LossForm::kAuto, LossForm::kGram, LossForm::kCovariance})};
+    r.loss = LossFrom(json.at("loss"), !r.branches.empty());
     r.batch_size = json.at("batch_size");
     r.length = LengthFrom(json.at("length"));
     const Json& optimizer = json.at("optimizer");
@@ -207,7 +304,6 @@ Recipe Deserialize(std::string_view text) {
       r.optimizer.clip = optimizer.at("clip");
     }
     r.schedule = {LengthFrom(json.at("schedule").at("warmup")), json.at("schedule").at("final")};
-    r.augmentation = {json.at("augmentation").at("preset"), json.at("augmentation").at("size")};
     r.precision =
         Parse(json.value("precision", std::string("fp32")), {Precision::kFp32, Precision::kBf16, Precision::kFp16});
     r.checkpoint_every = LengthFrom(json.at("checkpoint").at("every"));

@@ -2,8 +2,8 @@
 
 // Recipe <-> canonical JSON (fixed key order, shortest round-trip numbers). Its SHA-256 names the experiment. Plain
 // types only. A choice that came later is written only where it is not the default, so that older experiments keep
-// their names; where it would change what an older build trains without that build noticing, the version is 2, which
-// older builds refuse.
+// their names; where it would change what an older build trains without that build noticing, the version is a later one
+// (2 to 4), which older builds refuse.
 
 #include <string>
 #include <string_view>

@@ -568,8 +568,8 @@ TEST(RecipeJson, IsTheFormThatIsHashed) {
       R"("checkpoint":{"every":{"steps":100},"keep":3},"knn":{"enabled":false,"every":{"epochs":1.0},"k":20,"temperature":0.07}})");
 }
 
-// A build that reads version 1 alone would not notice these and train something else.
-TEST(RecipeJson, IsOfVersionTwoOnlyWithWhatVersionOneCannotSay) {
+// A build that reads earlier versions alone would not notice these and train something else.
+TEST(RecipeJson, IsOfALaterVersionOnlyWithWhatAnEarlierCannotSay) {
   Recipe recipe{.expander = {8}};
   const auto version = [&](const auto& change) {
     Recipe changed = recipe;
@@ -579,10 +579,19 @@ TEST(RecipeJson, IsOfVersionTwoOnlyWithWhatVersionOneCannotSay) {
   EXPECT_EQ(version([](Recipe& r) { r.encoder.zero_init_residual = false; }), 2);
   EXPECT_EQ(version([](Recipe& r) { r.expander_norm = ExpanderNorm::kNone; }), 2);
   EXPECT_EQ(version([](Recipe& r) { r.embedding_norm = EmbeddingNorm::kL2; }), 2);
+  EXPECT_EQ(version([](Recipe& r) { r.views = 3; }), 4);
+  EXPECT_EQ(version([](Recipe& r) { r.branches.resize(2); }), 4);
+  EXPECT_EQ(version([](Recipe& r) { r.data.format = DataFormat::kNpy; }), 4);
   // Names that version 1 does not know are refused by name.
   EXPECT_EQ(version([](Recipe& r) { r.encoder.name = "resnet50"; }), 1);
   EXPECT_EQ(version([](Recipe& r) { r.encoder.stem = Stem::kSmallPadding2; }), 1);
   EXPECT_EQ(version([](Recipe& r) { r.optimizer.kind = OptimizerKind::kLarc; }), 1);
+}
+
+auto Fields(const Branch& b) {
+  return std::tuple(b.name, b.part, b.shared, b.encoder.name, b.encoder.stem, b.encoder.width,
+                    b.encoder.zero_init_residual, b.expander, b.channels, b.mu, b.nu, b.augmentation.preset,
+                    b.augmentation.size);
 }
 
 auto Fields(const Recipe& r) {
@@ -590,7 +599,7 @@ auto Fields(const Recipe& r) {
   return std::tuple(
       std::tuple(r.seed, r.data.root, r.data.path, r.data.split, r.data.limit, r.data.channels, r.encoder.name,
                  r.encoder.stem, r.encoder.width, r.encoder.zero_init_residual, r.expander, r.expander_norm,
-                 r.embedding_norm),
+                 r.embedding_norm, r.data.format, r.data.part, r.views),
       std::tuple(r.loss.convention, r.loss.lambda_, r.loss.mu_per_view, r.loss.nu_per_view, r.loss.form, r.batch_size,
                  length(r.length)),
       std::tuple(r.optimizer.kind, r.optimizer.peak_lr, r.optimizer.weight_decay, r.optimizer.eta, r.optimizer.clip,
@@ -620,8 +629,8 @@ TEST(RecipeJson, ComesBackEqualToTheLastBit) {
     r.expander_norm = pick(ExpanderNorm::kBatchNorm, ExpanderNorm::kNone);
     r.embedding_norm = pick(EmbeddingNorm::kRaw, EmbeddingNorm::kL2, EmbeddingNorm::kStd);
     for (std::size_t i = random() % 17; i > 0; --i) r.expander.push_back(static_cast<std::int64_t>(random() % 65536));
-    r.loss = {pick(Convention::kAuthors, Convention::kPaper, Convention::kVicregl), any(), any(), any(),
-              pick(LossForm::kAuto, LossForm::kGram, LossForm::kCovariance)};
+    r.loss = {pick(Convention::kAuthors, Convention::kPaper, Convention::kVicregl, Convention::kPerView), any(), any(),
+              any(), pick(LossForm::kAuto, LossForm::kGram, LossForm::kCovariance)};
     r.batch_size = static_cast<std::int64_t>(random() >> 40);
     r.length = length();
     r.optimizer = {pick(OptimizerKind::kAdamW, OptimizerKind::kLars, OptimizerKind::kLarc, OptimizerKind::kSgd), any(),
@@ -635,8 +644,33 @@ TEST(RecipeJson, ComesBackEqualToTheLastBit) {
     r.checkpoint_every = length();
     r.checkpoint_keep = static_cast<int>(random() % 1000);
     r.knn = {random() % 2 == 0, length(), static_cast<int>(random() % 1000), any()};
+    r.views = pick(2, 2, 8);
+    if (r.views == 8) {
+      r.data.format = DataFormat::kNpy;
+      r.data.part = "wave";
+    }
+    const std::size_t branches = round % 3 == 0 ? 2 + random() % 7 : 0;
+    for (std::size_t i = 0; i < branches; ++i) {
+      r.branches.push_back({"b" + std::to_string(i), pick("image", "wave"), i > 0 && random() % 2 == 0, r.encoder,
+                            r.expander, pick(1, 3), any(), any(), r.augmentation});
+      if (r.branches.back().shared) r.branches.back().channels = r.branches.front().channels;
+    }
+    if (branches > 0) {  // what then says nothing
+      const Recipe blank;
+      r.encoder = blank.encoder;
+      r.expander = blank.expander;
+      r.views = blank.views;
+      r.augmentation = blank.augmentation;
+      r.data.channels = blank.data.channels;
+      r.data.part = blank.data.part;
+      r.loss.mu_per_view = blank.loss.mu_per_view;
+      r.loss.nu_per_view = blank.loss.nu_per_view;
+    }
     const std::string json = Serialize(r);
-    ASSERT_EQ(Fields(Deserialize(json)), Fields(r)) << "seed " << kSeed << ", round " << round << ": " << json;
+    const Recipe back = Deserialize(json);
+    ASSERT_EQ(back.branches.size(), r.branches.size());
+    for (std::size_t i = 0; i < branches; ++i) ASSERT_EQ(Fields(back.branches[i]), Fields(r.branches[i])) << json;
+    ASSERT_EQ(Fields(back), Fields(r)) << "seed " << kSeed << ", round " << round << ": " << json;
   }
 }
 
@@ -663,9 +697,9 @@ TEST(RecipeJson, NamesWhatIsMissingOrWrong) {
     EXPECT_NE(error(json), "") << pointer << " that is a list";
   }
   auto newer = whole;
-  for (const int version : {-1, 0, 4}) {
+  for (const int version : {-1, 0, 5}) {
     newer["version"] = version;
-    EXPECT_THAT(error(newer), HasSubstr("recipe version " + std::to_string(version) + "; this build reads 1 to 3"));
+    EXPECT_THAT(error(newer), HasSubstr("recipe version " + std::to_string(version) + "; this build reads 1 to 4"));
   }
   for (const char* pointer : {"/loss/convention", "/loss/form", "/optimizer/name", "/encoder/stem"}) {
     auto json = whole;

@@ -445,6 +445,11 @@ recipe::Recipe Small() {
   return recipe;
 }
 
+// Two views on top of each other through the network, and their embeddings likewise.
+at::Tensor BothViews(Network& network, const at::Tensor& samples, Group& group) {
+  return at::cat(network.Forward(samples.chunk(2), group));
+}
+
 TEST(Expander, WithoutNormIsLinearAndReluAlone) {
   recipe::Recipe recipe = Small();
   recipe.expander_norm = recipe::ExpanderNorm::kNone;
@@ -465,7 +470,7 @@ TEST(Expander, WithoutNormIsLinearAndReluAlone) {
   for (const std::string n : {"expander.0", "expander.1"}) {
     x = (x.matmul(t.at(n + ".linear.weight").t()) + t.at(n + ".linear.bias")).clamp_min(0);
   }
-  EXPECT_LT(Distance(network.Forward(images, 2, alone), x.matmul(t.at("expander.2.linear.weight").t())), 1e-12);
+  EXPECT_LT(Distance(BothViews(network, images, alone), x.matmul(t.at("expander.2.linear.weight").t())), 1e-12);
 }
 
 TEST(Expander, IsCountedInAdvance) {
@@ -473,8 +478,8 @@ TEST(Expander, IsCountedInAdvance) {
     recipe::Recipe recipe = Small();
     recipe.expander_norm = norm;
     Network network(recipe);
-    EXPECT_EQ(Numbers(network.parameters().trained()),
-              recipe::EncoderParameters(recipe.encoder, 1, 28) + recipe::ExpanderParameters(recipe));
+    EXPECT_EQ(Numbers(network.parameters().trained()), recipe::EncoderParameters(recipe.encoder, 1, 28) +
+                                                           recipe::ExpanderParameters(recipe::Views(recipe)[0], norm));
   }
 }
 
@@ -483,7 +488,7 @@ at::Tensor Embeddings(recipe::EmbeddingNorm norm, const at::Tensor& images, Grou
   recipe::Recipe recipe = Small();
   recipe.embedding_norm = norm;
   Network network(recipe, at::kDouble);
-  return network.Forward(images, 2, group);
+  return BothViews(network, images, group);
 }
 
 TEST(EmbeddingNorm, L2GivesEveryRowTheLengthOfRootD) {
@@ -517,7 +522,7 @@ TEST(EmbeddingNorm, RanksTogetherEqualOneProcess) {
     recipe.embedding_norm = norm;
     Network whole(recipe, at::kDouble);
     Group alone;
-    const at::Tensor want = whole.Forward(images, 2, alone);
+    const at::Tensor want = BothViews(whole, images, alone);
     (want * above).sum().backward();
     std::mutex mutex;
     std::vector<at::Tensor> sums(whole.parameters().trained().size());
@@ -527,7 +532,7 @@ TEST(EmbeddingNorm, RanksTogetherEqualOneProcess) {
       const auto own = [&](const at::Tensor& x) {
         return at::cat({x.narrow(0, first, rows), x.narrow(0, 5 + first, rows)});
       };
-      const at::Tensor got = network.Forward(own(images), 2, group);
+      const at::Tensor got = BothViews(network, own(images), group);
       (got * own(above)).sum().backward();
       const std::scoped_lock lock(mutex);
       EXPECT_LT(Distance(got.detach(), own(want.detach())), 1e-10);
@@ -557,7 +562,7 @@ TEST(EmbeddingNorm, OfARowOfZerosIsFinite) {
     }
   }
   Group alone;
-  const at::Tensor z = network.Forward(Normal({4, 1, 13, 13}, 1), 2, alone);
+  const at::Tensor z = BothViews(network, Normal({4, 1, 13, 13}, 1), alone);
   EXPECT_EQ(z.abs().max().item<double>(), 0);
   (z * Normal({4, 8}, 2)).sum().backward();
   for (const NamedTensor& p : network.parameters().trained()) {

@@ -146,6 +146,11 @@ TEST(ResNet18, EveryBlockStartsAsItsShortcut) {
   EXPECT_EQ(zero, 8);
 }
 
+// Two views on top of each other through the network, and their embeddings likewise.
+at::Tensor BothViews(Network& network, const at::Tensor& samples, Group& group) {
+  return at::cat(network.Forward(samples.chunk(2), group));
+}
+
 TEST(Network, TinyEncoderAndExpanderHaveTheirShapes) {
   recipe::Recipe recipe;
   recipe.encoder.name = "tiny";
@@ -169,7 +174,7 @@ TEST(Network, TinyEncoderAndExpanderHaveTheirShapes) {
   want.push_back({"expander.2.linear.weight", {16, 24}});  // the last layer is linear alone
   EXPECT_EQ(Shapes(network.parameters().trained()), want);
   Group alone;
-  EXPECT_EQ(network.Forward(Normal({6, 1, 28, 28}, 1, at::kFloat), 2, alone).sizes(), (Shape{6, 16}));
+  EXPECT_EQ(BothViews(network, Normal({6, 1, 28, 28}, 1, at::kFloat), alone).sizes(), (Shape{6, 16}));
   EXPECT_EQ(network.Represent(Normal({5, 1, 28, 28}, 1, at::kFloat)).sizes(), (Shape{5, 192}));
   recipe.encoder.name = "resnet19";
   EXPECT_THROW(Network{recipe}, std::invalid_argument);
@@ -197,7 +202,7 @@ TEST(Network, ComputesItsLayersOnEachView) {
   };
   const at::Tensor images = at::cat({Normal({5, 1, 13, 13}, 1), 3 * Normal({5, 1, 13, 13}, 2) + 1});
   Group alone;
-  const at::Tensor got = network.Forward(images, 2, alone);
+  const at::Tensor got = BothViews(network, images, alone);
   const auto views = images.chunk(2);
   const at::Tensor first = plain(views[0]);
   EXPECT_LT(Distance(got, at::cat({first, plain(views[1])})), 1e-11);

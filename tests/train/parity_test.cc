@@ -71,9 +71,9 @@ void RunRank(const std::string& folder, int rank, int world_size, const std::str
   std::vector<NamedTensor> results;
   at::Tensor losses = at::zeros({kSteps}, at::kDouble);
   for (int step = 0; step < kSteps; ++step) {
-    const at::Tensor images =
-        at::cat({Images(step, 0).slice(0, own.begin, own.end), Images(step, 1).slice(0, own.begin, own.end)});
-    const auto views = network.Forward(images.to(dtype), 2, mode == "norm" ? alone : group).chunk(2);
+    std::vector<at::Tensor> images;
+    for (int v = 0; v < 2; ++v) images.push_back(Images(step, v).slice(0, own.begin, own.end).to(dtype));
+    const auto views = network.Forward(images, mode == "norm" ? alone : group);
     const double scale = mode == "factor" ? 1 : group.size();
     const LossResult result = VicregLoss(views, {}, recipe::LossForm::kAuto, group, scale);
     losses[step] = result.terms.loss;

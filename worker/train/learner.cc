@@ -56,7 +56,7 @@ LossResult Learner::Forward(Batch& batch) {
   std::vector<at::Tensor> views;
   {
     const Autocast autocast(images.device().type(), TypeOf(recipe_.precision));
-    views = network_.Forward(images, 2, group_).chunk(2);
+    views = network_.Forward(images.chunk(2), group_);
   }
   const VicregWeights weights{recipe_.loss.lambda_, std::vector<ViewWeights>(views.size(), {recipe_.loss.mu_per_view,
                                                                                             recipe_.loss.nu_per_view})};

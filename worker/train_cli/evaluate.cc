@@ -55,15 +55,6 @@ Export Open(const std::string& folder) {
   }
 }
 
-std::vector<NamedTensor> EncoderOf(Network& network) {
-  const std::string prefix = "encoder.";
-  std::vector<NamedTensor> tensors;
-  for (const NamedTensor& t : network.parameters().all()) {
-    if (t.name.rfind(prefix, 0) == 0) tensors.push_back({t.name.substr(prefix.size()), t.value});
-  }
-  return tensors;
-}
-
 ImageSet Labelled(const std::string& root, const recipe::Data& data, const std::string& split, std::int64_t limit) {
   ImageSet set = ReadIdx(root, data.path, split, limit);
   if (set.labels.empty())
@@ -88,8 +79,8 @@ class Comparison {
   Score Untrained() {
     Network network(recipe_);
     for (std::uint32_t i = 0; i + 2 <= bank_.count; i += kBlock) {
-      network.Forward(EvaluationImages(bank_, i, std::min(i + kBlock, bank_.count), recipe_.augmentation.size), 1,
-                      group_);
+      network.Encode(EvaluationImages(bank_, i, std::min(i + kBlock, bank_.count), recipe_.augmentation.size), 0,
+                     group_);
     }
     return Encoded("untrained encoder", network);
   }
@@ -97,7 +88,7 @@ class Comparison {
   Score Trained(const Export& exported) {
     Network network(recipe_);
     try {
-      CopyInto(exported.encoder, EncoderOf(network));
+      CopyInto(exported.encoder, EncoderTensors(network.parameters().all(), ""));
     } catch (const std::invalid_argument& error) {
       throw RankError(ExitReason::kNoValidCheckpoint,
                       std::string("encoder.safetensors does not fit export.json: ") + error.what());

@@ -1,9 +1,11 @@
 #pragma once
 
-// Encoder (kept) and expander (discarded after training). Names of the encoder's tensors are torchvision's behind
-// "encoder.".
+// What a job trains: for every branch an encoder (kept) and an expander (discarded after training). Names of an
+// encoder's tensors are torchvision's behind "encoder.", or "<branch>.encoder." where the job lists branches.
 
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "common/recipe/recipe.h"
 #include "worker/train/distributed/group.h"
@@ -28,25 +30,32 @@ class Encoder {
 std::unique_ptr<Encoder> MakeEncoder(const recipe::Encoder& encoder, int channels, int size, const std::string& prefix,
                                      Parameters& parameters);
 
+// Tensors of the encoder of a branch, without the prefix: what an export holds. `branch` as in recipe::Branch::name.
+std::vector<NamedTensor> EncoderTensors(const std::vector<NamedTensor>& model, const std::string& branch);
+
 class Network {
  public:
   explicit Network(const recipe::Recipe& recipe, at::ScalarType dtype = at::kFloat);
   ~Network();
 
-  // Embeddings of `views` batches on top of each other, normalised as the recipe says.
-  at::Tensor Forward(const at::Tensor& images, int views, Group& group);
-  // Representations in eval mode.
-  at::Tensor Represent(const at::Tensor& images) const;
+  // One batch [n, ...] per view, in the order of recipe::Views, row i of all of one sample -> their embeddings [n, D],
+  // normalised as the recipe says. Views of one network pass it together, each with its own statistics. Throws
+  // std::invalid_argument when there are not as many batches as views, or their rows differ.
+  std::vector<at::Tensor> Forward(const std::vector<at::Tensor>& views, Group& group);
+  // Representations of one batch of view `view` as in training: its own statistics, which move the running ones.
+  at::Tensor Encode(const at::Tensor& samples, int view, Group& group);
+  // Representations of samples of view `view`, in eval mode.
+  at::Tensor Represent(const at::Tensor& samples, int view = 0) const;
 
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 
  private:
-  class Expander;
+  class Branch;
   const recipe::EmbeddingNorm embedding_norm_;
   Parameters parameters_;
-  std::unique_ptr<Encoder> encoder_;
-  std::unique_ptr<Expander> expander_;
+  std::vector<std::unique_ptr<Branch>> branches_;  // those with weights of their own, in view order
+  std::vector<size_t> branch_of_;                  // by view
 };
 
 }  // namespace vicreg::train

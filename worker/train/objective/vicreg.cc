@@ -79,11 +79,8 @@ LossTerms Terms(double invariance, const std::vector<Spread>& spreads, const std
 }  // namespace
 
 VicregWeights WeightsFor(recipe::Convention convention, double lambda, double mu, double nu, int views) {
-  const double v = views;
-  ViewWeights each{mu / v, 2 * nu / v};  // authors
-  if (convention == recipe::Convention::kPaper) each = {2 * mu / v, 2 * nu / v};
-  if (convention == recipe::Convention::kVicregl) each = {mu / v, nu / v};
-  return {lambda, std::vector<ViewWeights>(static_cast<std::size_t>(views), each)};
+  return {lambda,
+          std::vector<ViewWeights>(static_cast<std::size_t>(views), recipe::WeightsPerView(convention, mu, nu, views))};
 }
 
 LossResult VicregLoss(const std::vector<at::Tensor>& inputs, const VicregWeights& weights, recipe::LossForm form,

@@ -25,17 +25,14 @@
 
 namespace vicreg::train {
 
-struct ViewWeights {
-  double mu = 12.5, nu = 1;
-};
+using recipe::ViewWeights;
 
 struct VicregWeights {
   double lambda_ = 25;
   std::vector<ViewWeights> views = std::vector<ViewWeights>(2);  // one per view
 };
 
-// What `convention` makes of the job's coefficients. Two views: `authors` mu/2 and nu, `paper` mu and nu, `vicregl`
-// mu/2 and nu/2 each; with more views the sum of their weights stays what it is with two.
+// What `convention` makes of the job's coefficients, the same for every view (recipe.h).
 VicregWeights WeightsFor(recipe::Convention convention, double lambda, double mu, double nu, int views);
 
 // views: [n_r, D] each, one floating type, row i of all of one sample; n_r may differ between ranks and be 0.
