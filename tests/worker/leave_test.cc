@@ -34,8 +34,8 @@ TEST(AbortAndExit, EndsInTimeWhenTheAbortHangs) {
 }
 
 TEST(AbortAndExit, EndsWithTheCodeWhenTheAbortThrows) {
-  EXPECT_EXIT(AbortAndExit(31, [] { throw std::runtime_error("ncclUnhandledCudaError"); }),
-              testing::ExitedWithCode(31), "without an orderly abort: ncclUnhandledCudaError");
+  EXPECT_EXIT(AbortAndExit(31, [] { throw std::runtime_error("ncclUnhandledCudaError"); }), testing::ExitedWithCode(31),
+              "without an orderly abort: ncclUnhandledCudaError");
 }
 
 TEST(OnLostThread, ExceptionThatLeavesAThreadIsToldByItsFirstLine) {
