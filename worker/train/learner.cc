@@ -71,7 +71,7 @@ Update Learner::Learn(Batch& batch, double learning_rate, std::int64_t step) {
 
   phase = "backward";
   optimizer_->ZeroGrad();
-  Update update{result.terms, 0, scaler_.scale(), false};
+  Update update{result.terms, 0, scaler_.scale()};
   const at::Tensor loss = scaler_.enabled() ? result.loss * update.loss_scale : result.loss;
   reducer_->Prepare(loss);
   loss.backward();
@@ -89,8 +89,7 @@ Update Learner::Learn(Batch& batch, double learning_rate, std::int64_t step) {
                 " times in a row and down to a loss scale of " + std::to_string(scaler_.scale()) + ",",
             step);
   }
-  update.skipped = true;
-  return update;
+  return update;  // nothing moved; skipped() has grown
 }
 
 }  // namespace vicreg::train

@@ -23,7 +23,6 @@ struct Update {
   LossTerms terms;
   double grad_norm = 0;   // of the averaged gradient, without the loss scale; not finite where the update was skipped
   double loss_scale = 1;  // the factor of this update
-  bool skipped = false;   // fp16: the gradient overflowed, nothing moved
 };
 
 // Owned and called by one thread. Every rank builds the same network and takes the same updates.
