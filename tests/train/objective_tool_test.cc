@@ -40,10 +40,14 @@ class ObjectiveTool : public ::testing::Test {
   }
   ~ObjectiveTool() override { fs::remove_all(root_); }
 
-  Result Run(const std::vector<std::string>& words) {
+  // `files`: how many it may open; 0: as many as this process.
+  Result Run(const std::vector<std::string>& words, int files = 0) {
     const std::string program = std::string(VICREG_BINARY_DIR) + "/vicreg-train", out = root_ + "/out",
                       err = root_ + "/err";
-    std::vector<char*> argv = {const_cast<char*>(program.c_str())};
+    const std::string shell = "/bin/sh", lower = "ulimit -n " + std::to_string(files) + " && exec \"$0\" \"$@\"";
+    std::vector<char*> argv;
+    if (files > 0) argv = {const_cast<char*>(shell.c_str()), const_cast<char*>("-c"), const_cast<char*>(lower.c_str())};
+    argv.push_back(const_cast<char*>(program.c_str()));
     for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
     argv.push_back(nullptr);
     posix_spawn_file_actions_t actions;
@@ -52,17 +56,17 @@ class ObjectiveTool : public ::testing::Test {
       posix_spawn_file_actions_addopen(&actions, number, path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
     }
     pid_t pid = -1;
-    EXPECT_EQ(posix_spawn(&pid, program.c_str(), &actions, nullptr, argv.data(), environ), 0) << program;
+    EXPECT_EQ(posix_spawn(&pid, argv[0], &actions, nullptr, argv.data(), environ), 0) << program;
     posix_spawn_file_actions_destroy(&actions);
     int status = -1;
     EXPECT_EQ(waitpid(pid, &status, 0), pid);
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, *ReadFile(out), *ReadFile(err)};
   }
 
-  Result Objective(const std::vector<std::string>& more) {
+  Result Objective(const std::vector<std::string>& more, int files = 0) {
     std::vector<std::string> words = {"objective", "--input", Input(), "--output", Output()};
     words.insert(words.end(), more.begin(), more.end());
-    return Run(words);
+    return Run(words, files);
   }
 
   void Write(const std::vector<NamedTensor>& tensors) { WriteBytes(SafetensorsBytes(tensors)); }
@@ -163,10 +167,22 @@ TEST_F(ObjectiveTool, CountsWhatOneRankSends) {
 
 TEST_F(ObjectiveTool, SinglePrecisionStaysSingleAndWithinItsRounding) {
   Write({{"x", GoldenX().to(at::kFloat)}, {"y", GoldenY().to(at::kFloat)}});
-  const Result result = Objective({"--ranks", "64"});
+  const Result result = Objective({"--ranks", "16"});
   ASSERT_EQ(result.status, 0) << result.err;
   EXPECT_NEAR(nlohmann::json::parse(result.out).at("loss").get<double>(), 15.4275186653855, 1e-6 * 15);
   EXPECT_EQ(Gradients().at("gy").scalar_type(), at::kFloat);
+}
+
+TEST_F(ObjectiveTool, MoreRanksThanThereAreOpenFilesForAreRefused) {
+  Write({{"x", GoldenX()}, {"y", GoldenY()}});
+  const Result most = Objective({"--ranks", "12"}, 300);
+  EXPECT_EQ(most.status, 0) << most.err;
+  const Result refused = Objective({"--ranks", "64"}, 300);
+  EXPECT_EQ(refused.status, 2);
+  EXPECT_EQ(
+      refused.err,
+      "error: --ranks: found 64, which needs about 4608 open files, and this process may have 300; expected at most "
+      "12 here, or raise the limit (ulimit -Hn)\n");
 }
 
 TEST_F(ObjectiveTool, BadInputIsOneLineThatNamesTheField) {

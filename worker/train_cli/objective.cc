@@ -224,6 +224,8 @@ int RunObjective(const ObjectiveOptions& options) {
     if (options.ranks < 1 || options.ranks > kMaxRanks) {
       Refuse("--ranks", "found " + std::to_string(options.ranks) + "; expected 1 to " + std::to_string(kMaxRanks));
     }
+    if (const std::string why = WhyNotSoManyRanks(options.ranks); !why.empty())
+      Refuse("--ranks", "found " + std::to_string(options.ranks) + ", which " + why);
     const VicregWeights weights = Weights(options);
     const recipe::LossForm form = Form(options.form);
     const Pair pair = Read(options.input);

@@ -77,8 +77,20 @@ class MemoryStore : public KeyValueStore {
   std::map<std::string, std::string> values_;
 };
 
-// Once, before the first thread.
+// Of the process; a machine's services, and containers, are often given no more than 1024.
+std::int64_t DescriptorLimit() {
+  rlimit files{};
+  return getrlimit(RLIMIT_NOFILE, &files) == 0 ? static_cast<std::int64_t>(files.rlim_cur) : 0;
+}
+
+// A pair of ranks holds a connection by both ends; each rank listens and polls; the rest is the program's own.
+std::int64_t DescriptorsFor(std::int64_t ranks) { return ranks * (ranks - 1) + 8 * ranks + 64; }
+
+// Before the first thread.
 void PrepareProcess() {
+  static bool prepared = false;
+  if (prepared) return;
+  prepared = true;
   // c10d's flight recorder is one per process, and adds a new group to a map outside its lock (2.11): only safe with
   // one group.
   if (setenv("TORCH_FR_BUFFER_SIZE", "0", /*overwrite=*/1) != 0)
@@ -92,10 +104,20 @@ void PrepareProcess() {
 
 }  // namespace
 
+std::string WhyNotSoManyRanks(int world_size) {
+  PrepareProcess();
+  const std::int64_t limit = DescriptorLimit();
+  if (DescriptorsFor(world_size) <= limit) return "";
+  int most = world_size;
+  while (most > 1 && DescriptorsFor(most) > limit) --most;
+  return "needs about " + std::to_string(DescriptorsFor(world_size)) + " open files, and this process may have " +
+         std::to_string(limit) + "; expected at most " + std::to_string(most) +
+         " here, or raise the limit (ulimit -Hn)";
+}
+
 void RunRanks(int world_size, const std::function<void(Group&)>& body, std::chrono::seconds timeout) {
   static auto& connected = *new std::map<int, std::vector<Group>>;
-  static const bool prepared = (PrepareProcess(), true);
-  (void)prepared;
+  PrepareProcess();
   const auto store = std::make_shared<MemoryStore>();
   const bool connect = world_size > 1 && !connected.contains(world_size);
   const int threads = std::max(static_cast<int>(std::thread::hardware_concurrency()) / world_size, 1);

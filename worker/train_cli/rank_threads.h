@@ -5,10 +5,15 @@
 
 #include <chrono>
 #include <functional>
+#include <string>
 
 #include "worker/train/distributed/group.h"
 
 namespace vicreg::train {
+
+// Why this process cannot connect so many, with what it has, what is needed and how many it can; empty if it can.
+// Raises the limit on open files as far as it may.
+std::string WhyNotSoManyRanks(int world_size);
 
 // Calls `body` once per rank, each on its own thread; throws what the first failing rank threw. A group of one has no
 // backend. Connections are made once per size and kept to the end of the process: no rank hangs up while a peer still
