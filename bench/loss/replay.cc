@@ -69,7 +69,7 @@ class Player : public c10d::Backend {
 train::Group GroupOver(c10::intrusive_ptr<c10d::Backend> backend) {
   const int rank = backend->getRank(), size = backend->getSize();
   auto handle = std::make_shared<train::ProcessGroupHandle>();
-  handle->backend = std::move(backend);
+  handle->backend = handle->host = std::move(backend);
   return train::Group(std::move(handle), rank, size);
 }
 

@@ -94,7 +94,8 @@ void Resolver::Scheduling() {
   }
   if (s().device() == v1::DEVICE_GPU && offered_ && !offered_->gpus) {
     Bad("device",
-        "found gpu, and no worker offers GPU slots: write device: cpu; ranks of this version train on CPUs only");
+        "found gpu, and no worker offers GPU slots: write device: cpu, or start a worker that was built with "
+        "-DVICREG_CUDA=ON on a machine with GPUs (another build trains on CPUs only)");
   }
   Range("restart.charges", s().restart().charges(), 0, 100);
   out.recipe.seed = s().seed();

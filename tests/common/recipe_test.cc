@@ -162,10 +162,8 @@ TEST(Offers, AreCheckedWhereTheyAreKnown) {
   EXPECT_EQ(problems(gpu, Offers{{"elsewhere"}, true}), "");
   EXPECT_EQ(problems({"device=cpu", "data.root=elsewhere"}, Offers{{"elsewhere"}, false}), "");
   const std::string both = problems(gpu, Offers{{"images"}, false});
-  EXPECT_THAT(
-      both,
-      HasSubstr("device: found gpu, and no worker offers GPU slots: write device: cpu; ranks of this version train on "
-                "CPUs only"));
+  EXPECT_THAT(both,
+              HasSubstr("device: found gpu, and no worker offers GPU slots: write device: cpu, or start a worker"));
   EXPECT_THAT(both, HasSubstr("data.root: found \"elsewhere\", which no worker offers; expected one of: images"));
 }
 

@@ -11,3 +11,5 @@ add_dependencies(train_parity_test vicreg-train)
 vicreg_test(train_objective_tool_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/objective_tool_test.cc LIBS vicreg_train vicreg_train_core
   LABEL process TIMEOUT 240)
 add_dependencies(train_objective_tool_test vicreg-train)
+vicreg_test(train_placement_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/placement_test.cc ${CMAKE_CURRENT_LIST_DIR}/strict_device.cc
+  LIBS vicreg_train vicreg_train_core)

@@ -618,7 +618,7 @@ int64_t StatusBytes(const std::string& key) {
 TEST(ShardedLoss, MemoryBeyondInputsAndGatheredRowsStaysUnder40Megabytes) {
   const auto echo = c10::make_intrusive<Echo>(0, 32);
   const auto handle = std::make_shared<ProcessGroupHandle>();
-  handle->backend = echo;
+  handle->backend = handle->host = echo;
   Group group(handle, 0, 32);
   at::set_num_threads(1);
   const at::Tensor x = Normal({64, 8192}, 1).to(at::kFloat).set_requires_grad(true),

@@ -22,11 +22,9 @@ std::string TorchFound() {
 
 std::string WhyNot(Device device) {
   if (device == Device::kCpu) return "";
-  if (!BuiltForGpus()) return "this build trains on CPUs only: write device: cpu";
-  if (at::detail::getCUDAHooks().deviceCount() == 0)
-    return "this process sees no GPU: look at nvidia-smi and CUDA_VISIBLE_DEVICES, or write device: cpu";
-  // NCCL is there, but Learner still keeps parameters and batches in host memory.
-  return "this version keeps a rank's tensors on the CPU, whatever GPU it sees: write device: cpu";
+  if (!BuiltForGpus()) return "this build trains on CPUs only: write device: cpu, or build with -DVICREG_CUDA=ON";
+  if (at::detail::getCUDAHooks().deviceCount() > 0) return "";
+  return "this process sees no GPU: look at nvidia-smi and CUDA_VISIBLE_DEVICES, or write device: cpu";
 }
 
 std::string WhyNot(const LibraryVersion& library) {

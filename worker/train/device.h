@@ -12,8 +12,7 @@ enum class Device { kCpu, kGpu };
 // Was this program linked for GPUs (-DVICREG_CUDA=ON)?
 bool BuiltForGpus();
 
-// Why this process cannot compute on `device`, one sentence; empty if it can. Never empty for kGpu yet: no tensor of
-// the trainer is placed on a GPU.
+// Why this process cannot compute on `device`, one sentence; empty if it can.
 std::string WhyNot(Device device);
 
 // A library by the version of its headers and of what is loaded.

@@ -30,10 +30,10 @@ std::optional<at::ScalarType> TypeOf(recipe::Precision precision) {
 
 }  // namespace
 
-Learner::Learner(const recipe::Recipe& recipe, Group& group)
+Learner::Learner(const recipe::Recipe& recipe, Group& group, at::Device device)
     : recipe_(recipe),
       group_(group),
-      network_(recipe),
+      network_(recipe, at::kFloat, device),
       optimizer_(MakeOptimizer(recipe.optimizer, network_.parameters().trained())),
       scaler_(recipe.precision == recipe::Precision::kFp16) {
   std::vector<at::Tensor> parameters;
@@ -52,7 +52,8 @@ std::vector<NamedTensor> Learner::optimizer_state() const {
 LossResult Learner::Forward(Batch& batch) {
   const std::int64_t side = recipe_.augmentation.size;
   const at::Tensor images =
-      at::from_blob(batch.views.data(), {2 * batch.rows, recipe_.data.channels, side, side}, at::kFloat);
+      at::from_blob(batch.views.data(), {2 * batch.rows, recipe_.data.channels, side, side}, at::kFloat)
+          .to(network_.device(), /*non_blocking=*/true);  // the loss waits for it, and so for the last use of `batch`
   std::vector<at::Tensor> views;
   {
     const Autocast autocast(images.device().type(), TypeOf(recipe_.precision));

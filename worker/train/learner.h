@@ -28,8 +28,8 @@ struct Update {
 // Owned and called by one thread. Every rank builds the same network and takes the same updates.
 class Learner {
  public:
-  // `group` outlives it.
-  Learner(const recipe::Recipe& recipe, Group& group);
+  // `group` outlives it. Computes on `device`; batches come in host memory.
+  Learner(const recipe::Recipe& recipe, Group& group, at::Device device);
   ~Learner();
 
   // The update with this 1-based number. All ranks decide alike from reduced values: RankError(kNumeric) naming term

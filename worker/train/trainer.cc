@@ -14,6 +14,7 @@
 #include "worker/train/data/loader.h"
 #include "worker/train/eval/knn.h"
 #include "worker/train/learner.h"
+#include "worker/train/torch_device.h"
 
 namespace vicreg::train {
 namespace {
@@ -71,7 +72,7 @@ class Training {
       group_ = Group(MakeProcessGroup(context_.store, options), context_.rank, context_.world_size);
     }
     phase = "setup";
-    learner_ = std::make_unique<Learner>(recipe_, group_);
+    learner_ = std::make_unique<Learner>(recipe_, group_, TorchDevice(context_.device));
     total_steps_ = recipe::InSteps(recipe_.length, images_.count, recipe_.batch_size, 1);
     warmup_ = recipe::InSteps(recipe_.schedule.warmup, images_.count, recipe_.batch_size, 0);
     checkpoint_every_ = recipe::InSteps(recipe_.checkpoint_every, images_.count, recipe_.batch_size, 1);
@@ -106,7 +107,7 @@ class Training {
                       "evaluation.knn needs labels, and the test images have none: remove evaluation.knn");
   }
 
-  // All ranks stop after the same step: one tiny all-gather of the wish.
+  // All ranks stop after the same step: one tiny all-gather of the wish, between the hosts.
   bool StopAgreed() {
     phase = "control";
     const at::Tensor wish = at::full({1}, stop_.requested.load() ? 1 : 0, at::TensorOptions().dtype(at::kLong));

@@ -81,7 +81,7 @@ std::string SafetensorsBytes(const std::vector<NamedTensor>& tensors,
   bytes.reserve(8 + text.size() + offset);
   bytes += text;
   for (const NamedTensor& t : tensors) {
-    const at::Tensor flat = t.value.detach().contiguous();
+    const at::Tensor flat = t.value.detach().cpu().contiguous();
     bytes.append(static_cast<const char*>(flat.const_data_ptr()),
                  static_cast<std::size_t>(flat.numel()) * flat.element_size());
   }

@@ -29,7 +29,8 @@ Gathering Group::StartAllGather(const at::Tensor& mine) {
   stacked.insert(stacked.end(), input.sizes().begin(), input.sizes().end());
   if (input.dim() > 1) flat.insert(flat.end(), input.sizes().begin() + 1, input.sizes().end());
   at::Tensor received = at::empty(flat, input.options());
-  const auto work = handle_->backend->_allgather_base(received, input);
+  const auto& backend = input.is_cpu() ? handle_->host : handle_->backend;
+  const auto work = backend->_allgather_base(received, input);
   return {received, std::move(stacked), [work, input] { work->wait(); }};
 }
 

@@ -38,10 +38,11 @@ class Group {
   int rank() const { return rank_; }
   int size() const { return size_; }
 
-  // [W, shape...] in rank order; every rank passes the same shape and dtype. `mine` must not change before Wait.
+  // [W, shape...] in rank order; every rank passes the same shape, dtype and device. `mine` must not change before
+  // Wait. Tensors on the CPU go between the hosts, also where ranks compute on GPUs.
   Gathering StartAllGather(const at::Tensor& mine);
   at::Tensor AllGather(const at::Tensor& mine) { return StartAllGather(mine).Wait(); }
-  // Sum over ranks, the same bits on every rank. In place; contiguous.
+  // Sum over ranks, the same bits on every rank. In place; contiguous; on the device the ranks compute on.
   void AllReduceSum(at::Tensor& tensor);
 
   // Counted for tests and explanations: calls, and payload bytes this rank passed in.

@@ -56,8 +56,10 @@ double KnnAccuracy(const at::Tensor& bank, const std::vector<std::uint8_t>& bank
   std::int64_t right = 0;
   std::vector<std::int64_t> scratch;
   for (std::int64_t start = 0; start < q.size(0); start += kBlock) {
-    const at::Tensor similarity =
-        q.narrow(0, start, std::min<std::int64_t>(kBlock, q.size(0) - start)).mm(b).to(at::kFloat).contiguous();
+    const at::Tensor similarity = q.narrow(0, start, std::min<std::int64_t>(kBlock, q.size(0) - start))
+                                      .mm(b)
+                                      .to(at::kCPU, at::kFloat)
+                                      .contiguous();
     for (std::int64_t i = 0; i < similarity.size(0); ++i) {
       const float* row = similarity.const_data_ptr<float>() + i * similarity.size(1);
       right += Vote(row, similarity.size(1), bank_labels, k, temperature, scratch) ==
@@ -93,13 +95,15 @@ at::Tensor Represent(const Network& network, const ImageSet& images, int size, G
   const std::int64_t share = (images.count + group.size() - 1) / group.size();
   const std::int64_t begin = std::min<std::int64_t>(share * group.rank(), images.count),
                      end = std::min<std::int64_t>(begin + share, images.count);
+  const auto represent = [&](std::int64_t first, std::int64_t last) {
+    const at::Tensor samples =
+        EvaluationImages(images, static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(last), size, shift);
+    return network.Represent(samples.to(network.device()));
+  };
   std::vector<at::Tensor> parts;
-  for (std::int64_t i = begin; i < end; i += kBlock) {
-    const auto last = static_cast<std::uint32_t>(std::min<std::int64_t>(i + kBlock, end));
-    parts.push_back(network.Represent(EvaluationImages(images, static_cast<std::uint32_t>(i), last, size, shift)));
-  }
-  const at::Tensor probe =
-      parts.empty() ? network.Represent(EvaluationImages(images, 0, 1, size)).narrow(0, 0, 0) : parts[0];
+  for (std::int64_t i = begin; i < end; i += kBlock)
+    parts.push_back(represent(i, std::min<std::int64_t>(i + kBlock, end)));
+  const at::Tensor probe = parts.empty() ? represent(0, 1).narrow(0, 0, 0) : parts[0];
   at::Tensor own = at::zeros({share, probe.size(1)}, probe.options());
   if (!parts.empty()) own.narrow(0, 0, end - begin).copy_(at::cat(parts));
   return group.AllGather(own).reshape({-1, probe.size(1)}).narrow(0, 0, images.count);

@@ -14,8 +14,8 @@
 
 namespace vicreg::train {
 
-// bank [M, F], queries [Q, F] (any scale; normalised here), labels in 0..255. Exact; ties go to the lower bank index,
-// then to the lower label. Share of queries whose winner is their label.
+// bank [M, F], queries [Q, F] (any scale, one device; normalised here), labels in 0..255. Exact; ties go to the lower
+// bank index, then to the lower label. Share of queries whose winner is their label.
 double KnnAccuracy(const at::Tensor& bank, const std::vector<std::uint8_t>& bank_labels, const at::Tensor& queries,
                    const std::vector<std::uint8_t>& query_labels, int k, double temperature);
 
@@ -23,7 +23,8 @@ double KnnAccuracy(const at::Tensor& bank, const std::vector<std::uint8_t>& bank
 // draw of up to that many pixels each way, filled with zeros.
 at::Tensor EvaluationImages(const ImageSet& images, std::uint32_t begin, std::uint32_t end, int size, int shift = 0);
 
-// Eval-mode representations of all images, [count, F]; the ranks share the work and each gets all of it.
+// Eval-mode representations of all images, [count, F], on the network's device; the ranks share the work and each gets
+// all of it.
 at::Tensor Represent(const Network& network, const ImageSet& images, int size, Group& group, int shift = 0);
 
 }  // namespace vicreg::train

@@ -72,8 +72,8 @@ class Network::Branch {
   Expander expander;
 };
 
-Network::Network(const recipe::Recipe& recipe, at::ScalarType dtype)
-    : embedding_norm_(recipe.embedding_norm), parameters_(recipe.seed, dtype) {
+Network::Network(const recipe::Recipe& recipe, at::ScalarType dtype, at::Device device)
+    : embedding_norm_(recipe.embedding_norm), parameters_(recipe.seed, dtype, device) {
   for (const recipe::Branch& view : recipe::Views(recipe)) {
     if (!view.shared) branches_.push_back(std::make_unique<Branch>(view, recipe.expander_norm, parameters_));
     branch_of_.push_back(view.shared ? 0 : branches_.size() - 1);

@@ -35,7 +35,8 @@ std::vector<NamedTensor> EncoderTensors(const std::vector<NamedTensor>& model, c
 
 class Network {
  public:
-  explicit Network(const recipe::Recipe& recipe, at::ScalarType dtype = at::kFloat);
+  // Its tensors, and those it is given, lie on `device`.
+  explicit Network(const recipe::Recipe& recipe, at::ScalarType dtype = at::kFloat, at::Device device = at::kCPU);
   ~Network();
 
   // One batch [n, ...] per view, in the order of recipe::Views, row i of all of one sample -> their embeddings [n, D],
@@ -47,6 +48,7 @@ class Network {
   // Representations of samples of view `view`, in eval mode.
   at::Tensor Represent(const at::Tensor& samples, int view = 0) const;
 
+  at::Device device() const { return parameters_.device(); }
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 

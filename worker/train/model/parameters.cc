@@ -17,8 +17,8 @@ at::Generator GeneratorFor(std::uint64_t seed, const std::string& name) {
 }  // namespace
 
 at::Tensor Parameters::Train(const std::string& name, const at::Tensor& value) {
-  // Drawn in fp32 for any dtype, so that a double-precision network starts from the same weights.
-  at::Tensor tensor = value.to(dtype_).set_requires_grad(true);
+  // Drawn in fp32 on the CPU for any dtype and device, so that all start from the same weights.
+  at::Tensor tensor = value.to(at::TensorOptions().dtype(dtype_).device(device_)).set_requires_grad(true);
   trained_.push_back({name, tensor});
   all_.push_back({name, tensor});
   return tensor;
@@ -37,12 +37,12 @@ at::Tensor Parameters::Constant(const std::string& name, at::IntArrayRef shape, 
 }
 
 at::Tensor Parameters::Buffer(const std::string& name, at::IntArrayRef shape, double value) {
-  all_.push_back({name, at::full(shape, value, at::TensorOptions().dtype(dtype_))});
+  all_.push_back({name, at::full(shape, value, at::TensorOptions().dtype(dtype_).device(device_))});
   return all_.back().value;
 }
 
 at::Tensor Parameters::Counter(const std::string& name) {
-  all_.push_back({name, at::zeros({}, at::kLong)});
+  all_.push_back({name, at::zeros({}, at::TensorOptions().dtype(at::kLong).device(device_))});
   return all_.back().value;
 }
 

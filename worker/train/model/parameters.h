@@ -18,10 +18,13 @@ struct NamedTensor {
 
 class Parameters {
  public:
-  Parameters(std::uint64_t seed, at::ScalarType dtype) : seed_(seed), dtype_(dtype) {}
+  Parameters(std::uint64_t seed, at::ScalarType dtype, at::Device device = at::kCPU)
+      : seed_(seed), dtype_(dtype), device_(device) {}
 
-  // Initial values are a function of (seed, name) alone: every rank builds the same network, whatever it was asked for
-  // before.
+  at::Device device() const { return device_; }
+
+  // Initial values are a function of (seed, name) alone: every rank builds the same network, on any device and
+  // whatever it was asked for before.
   at::Tensor Normal(const std::string& name, at::IntArrayRef shape, double deviation);
   at::Tensor Uniform(const std::string& name, at::IntArrayRef shape, double bound);
   at::Tensor Constant(const std::string& name, at::IntArrayRef shape, double value);
@@ -38,6 +41,7 @@ class Parameters {
 
   const std::uint64_t seed_;
   const at::ScalarType dtype_;
+  const at::Device device_;
   std::vector<NamedTensor> trained_, all_;
 };
 

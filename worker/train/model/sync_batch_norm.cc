@@ -34,7 +34,7 @@ struct Statistics {
 // One all-gather of (count, mean, M2) for all views, merged in rank order.
 Statistics GlobalStatistics(const std::vector<at::Tensor>& views, Group& group) {
   const int64_t v = static_cast<int64_t>(views.size()), c = views[0].size(1);
-  const auto options = at::TensorOptions().dtype(at::kDouble);
+  const auto options = views[0].options().dtype(at::kDouble);
   const double own = static_cast<double>(views[0].numel() / std::max<int64_t>(c, 1));
   at::Tensor record = at::zeros({1 + 2 * v * c}, options);
   record[0].fill_(own);

@@ -1,0 +1,115 @@
+// Goal: a rank whose device is not the CPU keeps every tensor on its device, and learns the same there. Method: a
+// device that refuses to mix its tensors with the CPU's and computes what the CPU computes (strict_device.h); whole
+// updates, evaluation and checkpoints there and on the CPU from the same batches. What it cannot show is a GPU's own
+// arithmetic and timing.
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "tests/train/strict_device.h"
+#include "worker/train/checkpoint/checkpoint.h"
+#include "worker/train/eval/knn.h"
+#include "worker/train/learner.h"
+
+namespace vicreg::train {
+namespace {
+
+constexpr int kRows = 24, kSide = 12;
+
+recipe::Recipe Small(recipe::OptimizerKind kind) {
+  recipe::Recipe r;
+  r.encoder.name = "tiny";
+  r.expander = {48, 32};
+  r.batch_size = kRows;
+  r.augmentation.size = kSide;
+  r.optimizer = {kind, 0.05, 1e-4};
+  return r;
+}
+
+Batch MakeBatch(std::uint64_t seed) {
+  Batch batch;
+  batch.rows = kRows;
+  batch.views.resize(2 * kRows * kSide * kSide);
+  const at::Tensor values = at::randn({static_cast<std::int64_t>(batch.views.size())},
+                                      at::detail::createCPUGenerator(seed), at::TensorOptions().dtype(at::kFloat));
+  std::copy_n(values.const_data_ptr<float>(), batch.views.size(), batch.views.data());
+  return batch;
+}
+
+void ExpectSame(const std::vector<NamedTensor>& there, const std::vector<NamedTensor>& here) {
+  ASSERT_EQ(there.size(), here.size());
+  for (std::size_t i = 0; i < there.size(); ++i) {
+    EXPECT_EQ(there[i].value.device(), StrictDevice()) << there[i].name;
+    EXPECT_TRUE(at::allclose(there[i].value.detach().cpu(), here[i].value.detach(), 1e-4, 1e-6)) << there[i].name;
+  }
+}
+
+TEST(StrictDevice, RefusesToMixWithTheCpu) {
+  const at::Tensor there = at::ones({3}, at::TensorOptions().device(StrictDevice())), here = at::ones({3});
+  EXPECT_THAT([&] { there + here; }, ::testing::Throws<c10::Error>());
+  EXPECT_TRUE((there + 1).cpu().equal(at::full({3}, 2.f)));
+}
+
+class Placement : public ::testing::TestWithParam<recipe::OptimizerKind> {};
+
+TEST_P(Placement, AWholeUpdateStaysOnTheDeviceAndIsTheSame) {
+  const recipe::Recipe recipe = Small(GetParam());
+  Group alone;
+  const long before = StrictOperations();
+  Learner there(recipe, alone, StrictDevice()), here(recipe, alone, at::kCPU);
+  for (int step = 1; step <= 3; ++step) {
+    Batch batch = MakeBatch(static_cast<std::uint64_t>(step)), same = batch;
+    const Update a = there.Learn(batch, 0.05, step), b = here.Learn(same, 0.05, step);
+    EXPECT_NEAR(a.terms.loss, b.terms.loss, 1e-4 * std::abs(b.terms.loss)) << step;
+    EXPECT_NEAR(a.grad_norm, b.grad_norm, 1e-3 * b.grad_norm) << step;
+  }
+  ExpectSame(there.model(), here.model());
+  EXPECT_GT(StrictOperations(), before + 100);
+}
+
+INSTANTIATE_TEST_SUITE_P(Optimizers, Placement,
+                         ::testing::Values(recipe::OptimizerKind::kAdamW, recipe::OptimizerKind::kLars,
+                                           recipe::OptimizerKind::kLarc, recipe::OptimizerKind::kSgd));
+
+TEST(Placement, ACheckpointOfTheDeviceIsTheCpusAndBack) {
+  char folder[] = "/tmp/vicreg-placement-XXXXXX";
+  ASSERT_NE(mkdtemp(folder), nullptr);
+  const recipe::Recipe recipe = Small(recipe::OptimizerKind::kAdamW);
+  Group alone;
+  Learner there(recipe, alone, StrictDevice());
+  Batch batch = MakeBatch(1);
+  there.Learn(batch, 0.05, 1);
+  const CheckpointId id{"default", "job", 1, 1, "hash"};
+  const SavedCheckpoint saved = SaveCheckpoint(folder, id, there.model(), there.optimizer_state());
+  Learner here(recipe, alone, at::kCPU), back(recipe, alone, StrictDevice());
+  for (Learner* learner : {&here, &back})
+    LoadCheckpoint(folder, saved.path, saved.hash, 1, "hash", learner->model(), learner->optimizer_state());
+  ExpectSame(there.model(), here.model());
+  ExpectSame(back.model(), here.model());
+  ExpectSame(back.optimizer_state(), here.optimizer_state());
+  std::filesystem::remove_all(folder);
+}
+
+TEST(Placement, EvaluationReadsImagesFromTheHost) {
+  const recipe::Recipe recipe = Small(recipe::OptimizerKind::kAdamW);
+  ImageSet images;
+  images.count = 40;
+  images.height = images.width = kSide;
+  images.pixels.resize(40 * kSide * kSide);
+  for (std::size_t i = 0; i < images.pixels.size(); ++i) images.pixels[i] = static_cast<std::uint8_t>(i * 7919 >> 4);
+  for (int i = 0; i < 40; ++i) images.labels.push_back(static_cast<std::uint8_t>(i % 4));
+  Group alone;
+  const Network there(recipe, at::kFloat, StrictDevice()), here(recipe);
+  const at::Tensor a = Represent(there, images, kSide, alone), b = Represent(here, images, kSide, alone);
+  EXPECT_EQ(a.device(), StrictDevice());
+  EXPECT_TRUE(at::allclose(a.cpu(), b, 1e-4, 1e-5));
+  EXPECT_EQ(KnnAccuracy(a, images.labels, a, images.labels, 3, 0.07),
+            KnnAccuracy(b, images.labels, b, images.labels, 3, 0.07));
+}
+
+}  // namespace
+}  // namespace vicreg::train
