@@ -119,7 +119,7 @@ const std::vector<MetricInfo>& AllMetrics() {
       {"vicreg_job_info", "gauge", "job_id, name, project, preset", "Always 1; what the job is called."},
       {"vicreg_job_state", "gauge", "job_id, state", "Always 1, for the job's current state."},
       {"vicreg_job_health", "gauge", "job_id, verdict",
-       "Always 1, for the current verdict: warming_up, healthy, collapsed, not_invariant, diverging."},
+       "Always 1, for the current verdict: warming_up, healthy, collapsed, not_invariant, redundant, diverging."},
       {"vicreg_job_step", "gauge", "job_id",
        "Newest finished step. Falls when a restart resumes from an older checkpoint."},
       {"vicreg_job_target_step", "gauge", "job_id", "Steps of the whole job."},

@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::size_t kWindow = 20;
 constexpr std::int64_t kGrace = 50;  // steps
-constexpr double kCollapsedStd = 0.1, kUnrelated = 0.75;
+constexpr double kCollapsedStd = 0.1, kUnrelated = 0.75, kSameDimensions = 0.5;
 
 // Of the newest window. A value that is not finite says nothing (mismatch is 0/0 once every embedding is the same): it
 // is left out. No value left: NaN, which no rule matches.
@@ -42,11 +42,18 @@ Verdict Judge(const std::vector<v1::MetricRow>& rows) {
   if (step < kGrace) return {"warming_up", "verdicts start at step 50; this is step " + std::to_string(step)};
   if (const double spread = Median(rows, [](const auto& r) { return r.z_std_mean(); }); spread < kCollapsedStd) {
     return {"collapsed", "the mean standard deviation of the embedding is " + Number(spread) +
-                             ", below 0.1: raise mu, or lower the learning rate"};
+                             ", below 0.1: raise the weight of the variance term, or lower the learning rate"};
   }
   if (const double mismatch = Median(rows, [](const auto& r) { return r.mismatch(); }); mismatch > kUnrelated) {
-    return {"not_invariant", "the two views differ by " + Number(mismatch) +
-                                 " of what unrelated samples would, above 0.75: raise lambda"};
+    return {"not_invariant",
+            "the two views differ by " + Number(mismatch) +
+                " of what unrelated samples would, above 0.75: raise the weight of the invariance term"};
+  }
+  // Embeddings that vary but say one thing over and over (the paper's informational collapse).
+  if (const double redundancy = Median(rows, [](const auto& r) { return r.redundancy(); });
+      redundancy > kSameDimensions) {
+    return {"redundant", "the mean squared correlation between dimensions of the embedding is " + Number(redundancy) +
+                             ", above 0.5: raise the weight of the covariance term"};
   }
   return {"healthy", "spread " + Number(Median(rows, [](const auto& r) { return r.z_std_mean(); })) + ", mismatch " +
                          Number(Median(rows, [](const auto& r) { return r.mismatch(); })) + " over 20 steps"};

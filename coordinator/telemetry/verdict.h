@@ -2,7 +2,7 @@
 
 // Is the training healthy? A pure function of recent rows; the first rule that holds gives the verdict. Thresholds were
 // chosen so that runs known to collapse are named and 25/25/1 is not. Not judged, because a row does not carry what it
-// needs: redundant dimensions (the batch size) and stalled jobs (the time of asking).
+// needs: stalled jobs (the time of asking).
 
 #include <string>
 #include <vector>
@@ -12,7 +12,7 @@
 namespace vicreg::telemetry {
 
 struct Verdict {
-  std::string name;      // warming_up, healthy, collapsed, not_invariant, diverging
+  std::string name;      // warming_up, healthy, collapsed, not_invariant, redundant, diverging
   std::string sentence;  // rule and values
 };
 

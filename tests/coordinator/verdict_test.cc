@@ -17,7 +17,8 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // Newest first, ending at `step`.
-std::vector<v1::MetricRow> Rows(std::int64_t step, double z_std, double mismatch, double loss = 10) {
+std::vector<v1::MetricRow> Rows(std::int64_t step, double z_std, double mismatch, double loss = 10,
+                                double redundancy = 0.05) {
   std::vector<v1::MetricRow> rows;
   for (std::int64_t s = step; s > 0 && rows.size() < 40; --s) {
     v1::MetricRow& row = rows.emplace_back();
@@ -25,6 +26,7 @@ std::vector<v1::MetricRow> Rows(std::int64_t step, double z_std, double mismatch
     row.set_z_std_mean(z_std);
     row.set_mismatch(mismatch);
     row.set_loss(loss);
+    row.set_redundancy(redundancy);
   }
   return rows;
 }
@@ -35,6 +37,7 @@ TEST(Verdict, FollowsTheTable) {
     std::int64_t step;
     double z_std, mismatch, loss;
     const char* want;
+    double redundancy = 0.05;
   } rows[] = {
       {"before the first step", 0, 0, 0, 0, "warming_up"},
       {"nothing is judged during the grace", 49, 0.01, 0.99, 10, "warming_up"},
@@ -54,10 +57,17 @@ TEST(Verdict, FollowsTheTable) {
       {"0/25/1", 100, 0.63, 0.93, 10, "not_invariant"},
       {"1/1/1", 100, 0.17, 0.82, 10, "not_invariant"},
       {"mismatch at the threshold", 100, 0.5, 0.75, 10, "healthy"},
+      {"1/1/0", 100, 1.0, 0.12, 10, "redundant", 0.89},
+      {"just above the threshold", 100, 1.0, 0.12, 10, "redundant", 0.501},
+      {"redundancy at the threshold", 100, 1.0, 0.12, 10, "healthy", 0.5},
+      {"not during the grace", 49, 1.0, 0.12, 10, "warming_up", 0.9},
+      {"views that differ come before repeated dimensions", 100, 0.5, 0.93, 10, "not_invariant", 0.9},
+      {"all embeddings equal: redundancy is 0/0", 300, 0.0, kNan, 10, "collapsed", kNan},
+      {"a row of an older rank has none", 300, 0.35, 0.2, 10, "healthy", 0},
   };
   for (const auto& r : rows) {
     SCOPED_TRACE(r.rule);
-    const Verdict got = Judge(Rows(r.step, r.z_std, r.mismatch, r.loss));
+    const Verdict got = Judge(Rows(r.step, r.z_std, r.mismatch, r.loss, r.redundancy));
     EXPECT_EQ(got.name, r.want);
     EXPECT_FALSE(got.sentence.empty());
   }
@@ -85,6 +95,7 @@ TEST(Verdict, RowsOlderThanTheWindowDoNotCount) {
 TEST(Verdict, SentencesNameValueAndStep) {
   EXPECT_THAT(Judge(Rows(300, 0.0241, 0.5)).sentence, HasSubstr("0.0241, below 0.1"));
   EXPECT_THAT(Judge(Rows(300, 0.5, 0.93)).sentence, HasSubstr("0.93"));
+  EXPECT_THAT(Judge(Rows(300, 1, 0.1, 10, 0.93)).sentence, HasSubstr("0.93, above 0.5: raise the weight"));
   auto rows = Rows(300, 0.35, 0.2);
   rows[4].set_loss(kNan);
   EXPECT_THAT(Judge(rows).sentence, HasSubstr("step 296"));

@@ -110,6 +110,7 @@ class Reporter : public train::Observer {
     out.set_step_seconds(row.step_seconds);
     out.set_covariance_noise_floor(row.covariance_noise_floor);
     out.set_mismatch(row.mismatch);
+    out.set_redundancy(row.redundancy);
     out.set_loss_scale(row.loss_scale);
     out.set_skipped_steps(row.skipped_steps);
     if (row.knn_accuracy) out.set_knn_accuracy(*row.knn_accuracy);

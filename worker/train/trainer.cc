@@ -157,6 +157,7 @@ class Training {
     row.learning_rate = rate;
     row.covariance_noise_floor = t.covariance_noise_floor;
     row.mismatch = t.mismatch;
+    row.redundancy = t.redundancy;
     row.step_seconds = seconds;
     const auto now = Steady::now();
     row.images_per_second = static_cast<double>(recipe_.batch_size) / std::max(Seconds(last_row_, now), 1e-9);

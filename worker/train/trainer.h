@@ -26,7 +26,7 @@ struct StepRow {
   double invariance_weighted = 0, variance_weighted = 0, covariance_weighted = 0;
   double z_std_mean = 0, z_std_min = 0, z_std_below = 0;
   double grad_norm = 0, learning_rate = 0, images_per_second = 0, step_seconds = 0;
-  double covariance_noise_floor = 0, mismatch = 0;
+  double covariance_noise_floor = 0, mismatch = 0, redundancy = 0;
   double loss_scale = 1;           // fp16's factor of this step
   std::int64_t skipped_steps = 0;  // of this attempt and those it resumed from: fp16 gradients that overflowed
   std::optional<double> knn_accuracy;

@@ -29,6 +29,7 @@ nlohmann::ordered_json RowJson(const StepRow& row) {
                                  {"z_std_min", row.z_std_min},
                                  {"z_std_below", row.z_std_below},
                                  {"mismatch", row.mismatch},
+                                 {"redundancy", row.redundancy},
                                  {"covariance_noise_floor", row.covariance_noise_floor},
                                  {"grad_norm", row.grad_norm},
                                  {"loss_scale", row.loss_scale},
