@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <functional>
 
 #include "common/recipe/networks.h"
 #include "common/recipe/recipe_json.h"
 
 namespace vicreg::recipe {
 namespace {
+
+using Json = nlohmann::ordered_json;
 
 std::string Bytes(std::int64_t bytes) {
   char text[32];
@@ -33,6 +36,53 @@ std::string Text(const Length& length) {
                            : std::to_string(length.steps) + " steps";
 }
 
+bool Regularised(const Loss& loss) { return loss.regularize.variance != 0 || loss.regularize.covariance != 0; }
+
+std::string RegularisationText(const Regularize& terms) {
+  return "variance " + Number(terms.variance) + ", covariance " + Number(terms.covariance) + " of " +
+         (terms.on == RegularizeOn::kRaw ? "embeddings as they are" : "embeddings scaled to length sqrt(D)");
+}
+
+// What is minimised, and its weights as applied.
+void LossLines(const Resolved& resolved, const Explanation& e,
+               const std::function<void(const std::string&, const std::string&)>& line) {
+  const Loss& loss = resolved.recipe.loss;
+  const v1::LossSpec& given = resolved.spec.loss();
+  const std::string name = Name(loss.objective);
+  if (loss.objective == Objective::kVicreg) {
+    line("loss", name + ", convention " + Name(loss.convention) + ", lambda " + Number(given.lambda()) + ", mu " +
+                     Number(given.mu()) + ", nu " + Number(given.nu()));
+    line("  effective weights", "invariance " + Number(loss.lambda_) + "; per view: variance " +
+                                    Number(loss.mu_per_view) + ", covariance " + Number(loss.nu_per_view));
+    return;
+  }
+  line("loss", loss.objective == Objective::kBarlowTwins ? name + ", redundancy " + Number(loss.redundancy) : name);
+  if (loss.objective != Objective::kBarlowTwins) {
+    line("  predictor", loss.predictor == 0
+                            ? "none: embeddings are compared as they are"
+                            : std::to_string(e.predictor_parameters) + " parameters, " +
+                                  std::to_string(e.embedding_width) + " to " + std::to_string(loss.predictor) + " to " +
+                                  std::to_string(e.embedding_width));
+  }
+  if (loss.momentum) {
+    line("  momentum target", "moving average of " + std::to_string(e.encoder_parameters + e.expander_parameters) +
+                                  " parameters, factor " + Number(*loss.momentum) +
+                                  " at first, by half a cosine to 1 at the end");
+  }
+  line("  regularisation", Regularised(loss) ? "per view: " + RegularisationText(loss.regularize) : "none");
+}
+
+Json LossJson(const Loss& loss) {
+  if (loss.objective == Objective::kVicreg) {
+    return {{"lambda", loss.lambda_}, {"mu_per_view", loss.mu_per_view}, {"nu_per_view", loss.nu_per_view}};
+  }
+  Json json;
+  if (loss.objective == Objective::kBarlowTwins) json["redundancy"] = loss.redundancy;
+  json["variance_per_view"] = loss.regularize.variance;
+  json["covariance_per_view"] = loss.regularize.covariance;
+  return json;
+}
+
 }  // namespace
 
 Explanation Explain(const Resolved& resolved) {
@@ -46,13 +96,19 @@ Explanation Explain(const Resolved& resolved) {
   const std::int64_t n = r.batch_size, d = e.embedding_width;
   e.form = r.loss.form != LossForm::kAuto ? r.loss.form : d <= n ? LossForm::kCovariance : LossForm::kGram;
   e.rows_per_rank = (n + world - 1) / world;
-  // Two views, 4 bytes: gathered centred rows N*D, or an all-reduce of D*D (sent and received: 2(W-1)/W of it).
+  // 4 bytes: gathered centred rows N*D of two views, or all-reduces of D*D (sent and received: 2(W-1)/W of it), one for
+  // each view or for the pair that Barlow Twins correlates; beside which its regularisation is another such pass.
+  const bool pair = r.loss.objective == Objective::kBarlowTwins;
+  const std::int64_t gathers = pair && Regularised(r.loss) ? 2 : 1, matrices = !pair ? 2 : Regularised(r.loss) ? 3 : 1;
   e.loss_bytes = world == 1                  ? 0
-                 : e.form == LossForm::kGram ? 2 * 4 * n * d * (world - 1) / world
-                                             : 2 * 4 * 2 * d * d * (world - 1) / world;
-  const std::int64_t parameters = e.encoder_parameters + e.expander_parameters;
+                 : e.form == LossForm::kGram ? gathers * 2 * 4 * n * d * (world - 1) / world
+                                             : matrices * 4 * 2 * d * d * (world - 1) / world;
+  e.predictor_parameters = PredictorParameters(r.loss.predictor, d, r.expander_norm);
+  const std::int64_t followed = e.encoder_parameters + e.expander_parameters,
+                     parameters = followed + e.predictor_parameters;
   e.gradient_bytes = world == 1 ? 0 : 2 * 4 * parameters * (world - 1) / world;
-  e.state_bytes = parameters * 4 * (r.optimizer.kind == OptimizerKind::kAdamW ? 4 : 3);
+  e.state_bytes =
+      parameters * 4 * (r.optimizer.kind == OptimizerKind::kAdamW ? 4 : 3) + (r.loss.momentum ? 4 * followed : 0);
   e.loss_memory_bytes =
       2 * 4 *
       (e.form == LossForm::kGram ? n * d + 4 * e.rows_per_rank * d + e.rows_per_rank * std::min<std::int64_t>(n, 1024)
@@ -63,7 +119,6 @@ Explanation Explain(const Resolved& resolved) {
 std::string ExplainText(const Resolved& resolved) {
   const Recipe& r = resolved.recipe;
   const Explanation e = Explain(resolved);
-  const v1::LossSpec& loss = resolved.spec.loss();
   std::string text;
   const auto line = [&](const std::string& name, const std::string& value) {
     text += name + std::string(name.size() < 22 ? 22 - name.size() : 1, ' ') + value + "\n";
@@ -79,10 +134,7 @@ std::string ExplainText(const Resolved& resolved) {
        std::to_string(e.expander_parameters) + " parameters, embedding of D = " + std::to_string(e.embedding_width) +
            (r.expander_norm == ExpanderNorm::kNone ? ", no norm between layers" : "") +
            (r.embedding_norm == EmbeddingNorm::kRaw ? "" : std::string(", normalised: ") + Name(r.embedding_norm)));
-  line("loss", std::string("vicreg, convention ") + Name(r.loss.convention) + ", lambda " + Number(loss.lambda()) +
-                   ", mu " + Number(loss.mu()) + ", nu " + Number(loss.nu()));
-  line("  effective weights", "invariance " + Number(r.loss.lambda_) + "; per view: variance " +
-                                  Number(r.loss.mu_per_view) + ", covariance " + Number(r.loss.nu_per_view));
+  LossLines(resolved, e, line);
   line("  form", std::string(Name(e.form)) + (r.loss.form == LossForm::kAuto ? " (auto: D " : " (asked for: D ") +
                      (e.embedding_width <= r.batch_size ? "<= N)" : "> N)"));
   line("steps", Text(r.length) + ", warm-up " + Text(r.schedule.warmup));
@@ -99,7 +151,9 @@ std::string ExplainText(const Resolved& resolved) {
   line("per step and rank",
        Bytes(e.loss_bytes) + " gathered or reduced for the loss, " + Bytes(e.gradient_bytes) + " for gradients (fp32)");
   line("memory per rank", Bytes(e.state_bytes) + " parameters, gradients, optimizer; " + Bytes(e.loss_memory_bytes) +
-                              " loss; activations come on top and usually dominate");
+                              " loss; activations " +
+                              (r.accumulate == 1 ? "" : "of one of " + std::to_string(r.accumulate) + " parts ") +
+                              "come on top and usually dominate");
   line("checkpoints", "every " + Text(r.checkpoint_every) + ", " + std::to_string(r.checkpoint_keep) + " kept");
   line("kNN", r.knn.enabled ? "every " + Text(r.knn.every) + ", k " + std::to_string(r.knn.k) + ", temperature " +
                                   Number(r.knn.temperature)
@@ -113,10 +167,12 @@ nlohmann::ordered_json ExplainJson(const Resolved& resolved) {
   const Explanation e = Explain(resolved);
   return {{"name", resolved.spec.name()},
           {"recipe_hash", resolved.hash},
-          {"effective_weights",
-           {{"lambda", r.loss.lambda_}, {"mu_per_view", r.loss.mu_per_view}, {"nu_per_view", r.loss.nu_per_view}}},
+          {"objective", Name(r.loss.objective)},
+          {"effective_weights", LossJson(r.loss)},
+          {"momentum", r.loss.momentum ? Json(*r.loss.momentum) : Json()},
           {"encoder_parameters", e.encoder_parameters},
           {"expander_parameters", e.expander_parameters},
+          {"predictor_parameters", e.predictor_parameters},
           {"representation_width", e.representation_width},
           {"embedding_width", e.embedding_width},
           {"form", Name(e.form)},

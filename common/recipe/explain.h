@@ -11,13 +11,13 @@
 namespace vicreg::recipe {
 
 struct Explanation {
-  std::int64_t encoder_parameters = 0, expander_parameters = 0;
+  std::int64_t encoder_parameters = 0, expander_parameters = 0, predictor_parameters = 0;
   std::int64_t representation_width = 0, embedding_width = 0;
   LossForm form = LossForm::kAuto;     // resolved from N and D
   std::int64_t rows_per_rank = 0;      // of the largest rank
   std::int64_t loss_bytes = 0;         // received per rank and step by the loss's collectives
   std::int64_t gradient_bytes = 0;     // reduced per rank and step
-  std::int64_t state_bytes = 0;        // parameters, gradients and optimizer state
+  std::int64_t state_bytes = 0;        // parameters, gradients and optimizer state, and the target's parameters
   std::int64_t loss_memory_bytes = 0;  // the loss's buffers, both views
 };
 

@@ -119,4 +119,9 @@ std::int64_t ExpanderParameters(const Branch& branch, ExpanderNorm norm) {
   return count;
 }
 
+std::int64_t PredictorParameters(std::int64_t hidden, std::int64_t width, ExpanderNorm norm) {
+  if (hidden == 0) return 0;
+  return Linear(width, hidden) + (norm == ExpanderNorm::kBatchNorm ? Norm(hidden) : 0) + Linear(hidden, width);
+}
+
 }  // namespace vicreg::recipe

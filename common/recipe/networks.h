@@ -38,5 +38,7 @@ const Architecture* FindArchitecture(std::string_view name);
 std::int64_t EncoderParameters(const Encoder& encoder, int channels, int size);
 std::int64_t RepresentationWidth(const Encoder& encoder);
 std::int64_t ExpanderParameters(const Branch& branch, ExpanderNorm norm);
+// Of the predictor on embeddings of `width`; 0 where there is none.
+std::int64_t PredictorParameters(std::int64_t hidden, std::int64_t width, ExpanderNorm norm);
 
 }  // namespace vicreg::recipe

@@ -4,14 +4,17 @@
 // nothing else. Two jobs with the same Recipe are the same experiment, whatever their world size or queue.
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 namespace vicreg::recipe {
 
+enum class Objective { kVicreg, kBarlowTwins, kSimSiam, kByol };
 enum class Convention { kAuthors, kPaper, kVicregl, kPerView };
 enum class DataFormat { kIdx, kNpy };
 enum class LossForm { kAuto, kGram, kCovariance };
+enum class RegularizeOn { kRaw, kL2 };
 enum class Stem { kSmall, kStandard, kSmallPadding2 };
 enum class ExpanderNorm { kBatchNorm, kNone };
 enum class EmbeddingNorm { kRaw, kL2, kStd };
@@ -35,12 +38,23 @@ struct Encoder {
   bool zero_init_residual = true;
 };
 
-// `mu` and `nu` are per view, after the convention was applied (branches have their own); lambda multiplies the mean
-// squared difference.
+// VICReg's variance and covariance terms beside another objective, as weights of each view.
+struct Regularize {
+  double variance = 0, covariance = 0;
+  RegularizeOn on = RegularizeOn::kRaw;
+};
+
+// Only for kVicreg: convention, and lambda, mu and nu: `mu` and `nu` are per view, after the convention was applied
+// (branches have their own); lambda multiplies the mean squared difference. Only for others: what follows `form`.
 struct Loss {
+  Objective objective = Objective::kVicreg;
   Convention convention = Convention::kAuthors;
   double lambda_ = 25, mu_per_view = 12.5, nu_per_view = 1;
   LossForm form = LossForm::kAuto;
+  double redundancy = 0;           // kBarlowTwins
+  std::int64_t predictor = 0;      // kSimSiam, kByol: hidden width; 0: no predictor
+  std::optional<double> momentum;  // kByol: of the target, at the first step; absent: there is no target
+  Regularize regularize;
 };
 
 struct Optimizer {
@@ -108,6 +122,7 @@ struct Recipe {
   Optimizer optimizer;
   Schedule schedule;
   Augmentation augmentation;
+  std::int64_t accumulate = 1;             // parts that a rank's rows pass the network in; not part of the experiment
   Precision precision = Precision::kFp32;  // of encoder and expander; statistics, loss and parameters stay fp32
   Length checkpoint_every{100, 0};
   int checkpoint_keep = 3;

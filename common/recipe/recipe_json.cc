@@ -10,7 +10,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kNewest = 4;
+constexpr int kNewest = 5;
 
 const char* Name(Stem stem) {
   switch (stem) {
@@ -91,7 +91,25 @@ Json DataJson(const Recipe& r) {
   return json;
 }
 
+Json OtherLossJson(const Loss& loss) {
+  Json json = {{"objective", Name(loss.objective)}, {"form", Name(loss.form)}};
+  if (loss.objective == Objective::kBarlowTwins) {
+    json["redundancy"] = loss.redundancy;
+  } else {
+    json["predictor"] = loss.predictor;
+  }
+  if (loss.momentum) json["momentum"] = *loss.momentum;
+  const Regularize& regularize = loss.regularize;
+  if (regularize.variance != 0 || regularize.covariance != 0) {
+    json["regularize"] = {
+        {"variance", regularize.variance}, {"covariance", regularize.covariance}, {"on", Name(regularize.on)}};
+  }
+  return json;
+}
+
+// VICReg's needs no name: the first versions know no other.
 Json LossJson(const Recipe& r) {
+  if (r.loss.objective != Objective::kVicreg) return OtherLossJson(r.loss);
   Json json = {{"convention", Name(r.loss.convention)}, {"lambda", r.loss.lambda_}};
   if (r.branches.empty()) {
     json["mu_per_view"] = r.loss.mu_per_view;
@@ -103,6 +121,7 @@ Json LossJson(const Recipe& r) {
 
 // The oldest version that can say it.
 int Version(const Recipe& r) {
+  if (r.loss.objective != Objective::kVicreg) return 5;
   if (r.views != 2 || !r.branches.empty() || r.data.format != DataFormat::kIdx) return 4;
   if (r.precision != Precision::kFp32) return 3;
   const bool first = r.encoder.zero_init_residual && r.expander_norm == ExpanderNorm::kBatchNorm &&
@@ -130,6 +149,7 @@ Json ToJson(const Recipe& r) {
   if (r.expander_norm != ExpanderNorm::kBatchNorm) json["expander_norm"] = Name(r.expander_norm);
   if (r.embedding_norm != EmbeddingNorm::kRaw) json["embedding_norm"] = Name(r.embedding_norm);
   if (r.precision != Precision::kFp32) json["precision"] = Name(r.precision);
+  if (r.accumulate != 1) json["accumulate"] = r.accumulate;
   return json;
 }
 
@@ -195,8 +215,26 @@ Data DataFrom(const Json& json, bool branches) {
   return data;
 }
 
+Regularize RegularizeFrom(const Json& json) {
+  return {json.at("variance"), json.at("covariance"),
+          Parse(json.at("on").get<std::string>(), {RegularizeOn::kRaw, RegularizeOn::kL2})};
+}
+
 Loss LossFrom(const Json& json, bool branches) {
   Loss loss;
+  loss.form = Parse(json.at("form").get<std::string>(), {LossForm::kAuto, LossForm::kGram, LossForm::kCovariance});
+  if (json.contains("objective")) {
+    loss.objective = Parse(json.at("objective").get<std::string>(),
+                           {Objective::kBarlowTwins, Objective::kSimSiam, Objective::kByol});
+    if (loss.objective == Objective::kBarlowTwins) {
+      loss.redundancy = json.at("redundancy");
+    } else {
+      loss.predictor = json.at("predictor");
+    }
+    if (loss.objective == Objective::kByol) loss.momentum = json.at("momentum").get<double>();
+    if (json.contains("regularize")) loss.regularize = RegularizeFrom(json.at("regularize"));
+    return loss;
+  }
   loss.convention = Parse(json.at("convention").get<std::string>(),
                           {Convention::kAuthors, Convention::kPaper, Convention::kVicregl, Convention::kPerView});
   loss.lambda_ = json.at("lambda");
@@ -204,11 +242,26 @@ Loss LossFrom(const Json& json, bool branches) {
     loss.mu_per_view = json.at("mu_per_view");
     loss.nu_per_view = json.at("nu_per_view");
   }
-  loss.form = Parse(json.at("form").get<std::string>(), {LossForm::kAuto, LossForm::kGram, LossForm::kCovariance});
   return loss;
 }
 
 }  // namespace
+
+const char* Name(Objective objective) {
+  switch (objective) {
+    case Objective::kVicreg:
+      return "vicreg";
+    case Objective::kBarlowTwins:
+      return "barlow_twins";
+    case Objective::kSimSiam:
+      return "simsiam";
+    case Objective::kByol:
+      return "byol";
+  }
+  return "";
+}
+
+const char* Name(RegularizeOn on) { return on == RegularizeOn::kRaw ? "raw" : "l2"; }
 
 const char* Name(Convention convention) {
   switch (convention) {
@@ -306,6 +359,7 @@ Recipe Deserialize(std::string_view text) {
     r.schedule = {LengthFrom(json.at("schedule").at("warmup")), json.at("schedule").at("final")};
     r.precision =
         Parse(json.value("precision", std::string("fp32")), {Precision::kFp32, Precision::kBf16, Precision::kFp16});
+    r.accumulate = json.value("accumulate", std::int64_t{1});
     r.checkpoint_every = LengthFrom(json.at("checkpoint").at("every"));
     r.checkpoint_keep = json.at("checkpoint").at("keep");
     const Json& knn = json.at("knn");
@@ -320,6 +374,7 @@ std::string Hash(const Recipe& recipe) {
   Json json = ToJson(recipe);
   json.erase("checkpoint");
   json.erase("knn");
+  json.erase("accumulate");
   return Sha256Hex(json.dump());
 }
 

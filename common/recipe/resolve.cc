@@ -33,6 +33,7 @@ void Resolver::Run() {
   DataAndViews();
   Network();
   Objective();
+  Accumulation();
   Lengths();
   Optimizer();
   Evaluation();

@@ -42,7 +42,8 @@ double PublishedRate(std::int64_t batch_size, double epochs) {
 
 }  // namespace
 
-// Optimizer keys belong together: a job that names its own optimizer does not inherit the preset's rate.
+// Keys of an optimizer and of an objective belong together: a job that names its own does not inherit the preset's rate
+// or coefficients.
 void Resolver::ApplyPreset() {
   if (given_.preset().empty()) {
     s() = given_;
@@ -57,6 +58,8 @@ void Resolver::ApplyPreset() {
   if (given_.expander_size() > 0 || Written("expander")) s().clear_expander();
   if (given_.has_length()) s().clear_length();
   if (given_.has_optimizer() && !given_.optimizer().name().empty()) s().clear_optimizer();
+  if (given_.loss().objective() != v1::OBJECTIVE_UNSPECIFIED && given_.loss().objective() != s().loss().objective())
+    s().clear_loss();
   if (given_.checkpoint().has_every()) s().mutable_checkpoint()->clear_every();
   if (given_.evaluation().knn().has_every()) s().mutable_evaluation()->mutable_knn()->clear_every();
   s().MergeFrom(given_);
@@ -83,15 +86,10 @@ void Resolver::FillDefaults() {
   if (data.channels() == 0 && !Written("data.channels")) data.set_channels(1);
   v1::EncoderSpec& encoder = *j.mutable_encoder();
   if (encoder.name().empty()) encoder.set_name("resnet18");
-  v1::LossSpec& loss = *j.mutable_loss();
-  if (loss.objective() == v1::OBJECTIVE_UNSPECIFIED) loss.set_objective(v1::OBJECTIVE_VICREG);
-  if (loss.convention() == v1::CONVENTION_UNSPECIFIED) loss.set_convention(v1::CONVENTION_AUTHORS);
-  if (!loss.has_lambda()) loss.set_lambda(25);
-  if (!loss.has_mu()) loss.set_mu(25);
-  if (!loss.has_nu()) loss.set_nu(1);
-  if (loss.form() == v1::LOSS_FORM_UNSPECIFIED) loss.set_form(v1::LOSS_FORM_AUTO);
+  FillObjective();
   if (j.expander_norm() == v1::EXPANDER_NORM_UNSPECIFIED) j.set_expander_norm(v1::EXPANDER_NORM_BATCH_NORM);
   if (j.embedding_norm() == v1::EMBEDDING_NORM_UNSPECIFIED) j.set_embedding_norm(v1::EMBEDDING_NORM_RAW);
+  if (j.accumulate() == 0 && !Written("accumulate")) j.set_accumulate(1);
   FillOptimizer();
   v1::AugmentationSpec& views = *j.mutable_augmentation();
   if (views.preset().empty()) views.set_preset("cifar");

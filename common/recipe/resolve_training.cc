@@ -1,41 +1,8 @@
-// How a job is trained: objective, lengths, optimizer, evaluation; and what to warn of.
+// How a job is trained: lengths, optimizer, evaluation; and what to warn of.
 
 #include "common/recipe/resolver.h"
 
 namespace vicreg::recipe {
-
-void Resolver::Objective() {
-  const v1::LossSpec& loss = s().loss();
-  const auto coefficient = [&](const char* field, double value) {
-    if (!(value >= 0 && value <= kMost)) Bad(field, "found " + Number(value) + "; expected a number from 0 to 1e12");
-  };
-  coefficient("loss.lambda", loss.lambda());
-  coefficient("loss.mu", loss.mu());
-  coefficient("loss.nu", loss.nu());
-  Loss& out_loss = out.recipe.loss;
-  out_loss.lambda_ = loss.lambda();
-  // vicreg: the published code halves mu by averaging both views' hinge, the paper does not, VICRegL halves nu as
-  // well.
-  switch (loss.convention()) {
-    case v1::CONVENTION_PAPER:
-      out_loss.convention = Convention::kPaper;
-      out_loss.mu_per_view = loss.mu();
-      out_loss.nu_per_view = loss.nu();
-      break;
-    case v1::CONVENTION_VICREGL:
-      out_loss.convention = Convention::kVicregl;
-      out_loss.mu_per_view = loss.mu() / 2;
-      out_loss.nu_per_view = loss.nu() / 2;
-      break;
-    default:
-      out_loss.convention = Convention::kAuthors;
-      out_loss.mu_per_view = loss.mu() / 2;
-      out_loss.nu_per_view = loss.nu();
-  }
-  out_loss.form = loss.form() == v1::LOSS_FORM_GRAM         ? LossForm::kGram
-                  : loss.form() == v1::LOSS_FORM_COVARIANCE ? LossForm::kCovariance
-                                                            : LossForm::kAuto;
-}
 
 Length Resolver::CheckLength(const std::string& field, const v1::Length& length, std::int64_t least) {
   if (length.unit_case() == v1::Length::kEpochs) {
@@ -151,18 +118,8 @@ void Resolver::Precision() {
 }
 
 void Resolver::Warn() {
-  const v1::LossSpec& loss = s().loss();
+  WarnOfObjective();
   const auto warn = [&](const std::string& text) { out.warnings.push_back(text); };
-  if (loss.lambda() == 0 || loss.mu() == 0 || loss.nu() == 0) {
-    warn(
-        "a loss coefficient is 0: without invariance views stay unrelated, without variance embeddings collapse, "
-        "without covariance "
-        "dimensions repeat each other");
-  }
-  if (loss.nu() >= loss.mu())
-    warn("nu >= mu: the covariance term can pull the spread to zero faster than the variance term holds it");
-  if (loss.lambda() != loss.mu())
-    warn("lambda != mu: the published results use equal weights for invariance and variance");
   if (s().batch_size() < 128) {
     warn("batch_size " + std::to_string(s().batch_size()) +
          " is small: the covariance term is then mostly sampling noise (published results start at 128)");

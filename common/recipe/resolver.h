@@ -1,8 +1,8 @@
 #pragma once
 
 // Inside common/recipe: how a JobSpec becomes a Recipe. One class, its methods in one file per idea: resolve.cc (order,
-// names, scheduling), resolve_defaults.cc, resolve_data.cc, resolve_network.cc, resolve_training.cc (objective,
-// lengths, optimizer, evaluation, warnings). Users include resolve.h.
+// names, scheduling), resolve_defaults.cc, resolve_data.cc, resolve_network.cc, resolve_objective.cc,
+// resolve_training.cc (lengths, optimizer, evaluation, warnings). Users include resolve.h.
 
 #include <google/protobuf/message.h>
 
@@ -56,6 +56,7 @@ class Resolver {
 
   void ApplyPreset();
   void FillDefaults();
+  void FillObjective();
   void FillOptimizer();
 
   void Scheduling();
@@ -65,12 +66,18 @@ class Resolver {
   void Encoder();
   void Network();
   void Objective();
+  void CheckWeight(const char* field, double value);
+  void RefuseOthersKeys(recipe::Objective objective);
+  void VicregCoefficients();
+  void Regularisation();
+  void Accumulation();
   Length CheckLength(const std::string& field, const v1::Length& length, std::int64_t least);
   void Lengths();
   void Optimizer();
   void Evaluation();
   void Precision();
   void Warn();
+  void WarnOfObjective();
 
   const v1::JobSpec& given_;
   const Offered& offered_;

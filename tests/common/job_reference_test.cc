@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <span>
 #include <sstream>
 
 #include "common/enum_names.h"
@@ -43,6 +44,18 @@ constexpr char kSgd[] =
     "{name: a, data: {root: a}, expander: [8], batch_size: 256, length: 100 steps, evaluation: {knn: {}},"
     " optimizer: {name: sgd, base_lr: 1}}";
 constexpr const char* kOptimizers[][2] = {{"adamw", kAdamW}, {"lars", kLars}, {"larc", kLarc}, {"sgd", kSgd}};
+// Each objective with keys that it alone reads.
+constexpr char kBarlow[] =
+    "{name: a, data: {root: a}, expander: [8], batch_size: 256, length: 100 steps, evaluation: {knn: {}},"
+    " optimizer: {name: adamw, lr: 1}, loss: {objective: barlow_twins, regularize: {variance: 1}}}";
+constexpr char kSimSiam[] =
+    "{name: a, data: {root: a}, expander: [8], batch_size: 256, length: 100 steps, evaluation: {knn: {}},"
+    " optimizer: {name: adamw, lr: 1}, loss: {objective: simsiam, regularize: {variance: 1}}}";
+constexpr char kByol[] =
+    "{name: a, data: {root: a}, expander: [8], batch_size: 256, length: 100 steps, evaluation: {knn: {}},"
+    " optimizer: {name: adamw, lr: 1}, loss: {objective: byol, regularize: {covariance: 1}}}";
+constexpr const char* kObjectives[][2] = {
+    {"vicreg", kAdamW}, {"barlow_twins", kBarlow}, {"simsiam", kSimSiam}, {"byol", kByol}};
 constexpr char kLonger[] =
     "{name: a, data: {root: a}, expander: [8], batch_size: 256, length: 200 steps, evaluation: {knn: {}},"
     " optimizer: {name: adamw, lr: 1}}";
@@ -153,11 +166,10 @@ std::string ValueIn(const char* job, const Key& key) {
   return Show(json);
 }
 
-std::string DefaultOf(const Key& key) {
-  if (IsMap(*key.field)) return "";
-  const std::string adamw = ValueIn(kAdamW, key);
-  std::vector<std::pair<std::string, std::string>> groups;  // value, the optimizers that have it
-  for (const auto& [name, job] : kOptimizers) {
+// "VALUE with NAME, NAME; VALUE with NAME", or "" where all of these jobs agree.
+std::string Differing(const Key& key, std::span<const char* const[2]> jobs) {
+  std::vector<std::pair<std::string, std::string>> groups;  // value, the names that have it
+  for (const auto& [name, job] : jobs) {
     const std::string found = ValueIn(job, key), value = found.empty() ? "none" : found;
     const auto group = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == value; });
     if (group == groups.end()) {
@@ -166,10 +178,18 @@ std::string DefaultOf(const Key& key) {
       group->second += std::string(", ") + name;
     }
   }
-  if (groups.size() > 1) {
-    std::string text;
-    for (const auto& [value, names] : groups) text += (text.empty() ? "" : "; ") + value + " with " + names;
-    return text;
+  if (groups.size() == 1) return "";
+  std::string text;
+  for (const auto& [value, names] : groups) text += (text.empty() ? "" : "; ") + value + " with " + names;
+  return text;
+}
+
+std::string DefaultOf(const Key& key) {
+  if (IsMap(*key.field)) return "";
+  const std::string adamw = ValueIn(kAdamW, key);
+  const bool chooses = key.path == "loss.objective" || key.path.rfind("loss.regularize.", 0) == 0;  // written above
+  for (const auto& text : {Differing(key, kOptimizers), chooses ? "" : Differing(key, kObjectives)}) {
+    if (!text.empty()) return text;
   }
   if (ValueIn(kLonger, key) != adamw) return "";  // it follows the length, as the comment says
   if (!adamw.empty() || key.field->is_repeated() || key.field->has_presence()) return adamw;
@@ -178,7 +198,7 @@ std::string DefaultOf(const Key& key) {
 
 // What the resolver says it expects in place of the value `wrong`.
 std::string Expected(const std::string& path, const std::string& wrong) {
-  for (const char* job : {kAdamW, kLars, kLarc}) {
+  for (const char* job : {kAdamW, kLars, kLarc, kBarlow, kByol}) {
     std::istringstream lines{std::string(recipe::ResolveText(job, "job", {path + "=" + wrong}).status().message())};
     for (std::string line; std::getline(lines, line);) {
       // "job: FIELD: found ...; expected ...", where FIELD may be an item of the key or the map that it belongs to.
@@ -232,7 +252,7 @@ One training job in YAML or JSON, at most 256 KiB of UTF-8. `scripts/reference` 
 - `--set key=value` overrides one key, named as below; the value is YAML: `--set optimizer.lr=2e-3`, `--set 'expander=[512, 512]'`.
 - A **length** is `30 steps`, `10 epochs`, `{steps: 30}` or `{epochs: 10}`. `world_size: 2` is short for `{min: 2, max: 2}`.
 - `preset` fills the keys that the file leaves out. A list replaces the preset's list; naming an `optimizer.name` drops the
-  preset's rate with its optimizer.
+  preset's rate with its optimizer, naming another `loss.objective` the preset's coefficients.
 
 ## Keys
 

@@ -10,13 +10,13 @@
 #include <limits>
 #include <random>
 #include <set>
-#include <sstream>
 #include <stdexcept>
 #include <tuple>
 
 #include "common/recipe/explain.h"
 #include "common/recipe/recipe_json.h"
 #include "common/recipe/resolve.h"
+#include "tests/common/jobs.h"
 
 namespace vicreg::recipe {
 namespace {
@@ -27,38 +27,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 using ::testing::StartsWith;
-
-using Sets = std::vector<std::string>;
-
-// Valid, and nothing more than what has no default.
-constexpr char kJob[] = R"(
-name: job
-data: {root: images}
-encoder: {name: tiny}
-expander: [64, 32]
-batch_size: 256
-length: 100 steps
-optimizer: {name: adamw, lr: 1.0e-3}
-)";
-
-Resolved Must(const std::string& text, const Sets& sets = {}) {
-  auto resolved = ResolveText(text, "job", sets);
-  EXPECT_TRUE(resolved.ok()) << testing::PrintToString(sets) << "\n" << resolved.status();
-  return resolved.ok() ? *std::move(resolved) : Resolved{};
-}
-
-std::vector<std::string> Lines(const absl::Status& status) {
-  std::vector<std::string> lines;
-  std::istringstream stream{std::string(status.message())};
-  for (std::string line; std::getline(stream, line);) lines.push_back(line);
-  return lines;
-}
-
-std::vector<std::string> ProblemsOf(const std::string& text, const Sets& sets = {}) {
-  const auto resolved = ResolveText(text, "job", sets);
-  EXPECT_TRUE(resolved.ok() || absl::IsInvalidArgument(resolved.status())) << resolved.status();
-  return Lines(resolved.status());
-}
 
 std::string Repeat(const std::string& part, int times) {
   std::string text;
@@ -126,6 +94,7 @@ optimizer: {name: adamw, lr: 1.0e-3, weight_decay: 1.0e-4}
 schedule: {warmup: 10 steps, final: 0}
 augmentation: {preset: cifar, size: 32}
 precision: fp32
+accumulate: 1
 checkpoint: {every: 100 steps, keep: 3}
 restart: {charges: 3}
 )";
@@ -582,6 +551,8 @@ TEST(RecipeJson, IsOfALaterVersionOnlyWithWhatAnEarlierCannotSay) {
   EXPECT_EQ(version([](Recipe& r) { r.views = 3; }), 4);
   EXPECT_EQ(version([](Recipe& r) { r.branches.resize(2); }), 4);
   EXPECT_EQ(version([](Recipe& r) { r.data.format = DataFormat::kNpy; }), 4);
+  EXPECT_EQ(version([](Recipe& r) { r.loss.objective = Objective::kBarlowTwins; }), 5);
+  EXPECT_EQ(version([](Recipe& r) { r.accumulate = 2; }), 1) << "the same weights, whoever does not know it";
   // Names that version 1 does not know are refused by name.
   EXPECT_EQ(version([](Recipe& r) { r.encoder.name = "resnet50"; }), 1);
   EXPECT_EQ(version([](Recipe& r) { r.encoder.stem = Stem::kSmallPadding2; }), 1);
@@ -600,6 +571,8 @@ auto Fields(const Recipe& r) {
       std::tuple(r.seed, r.data.root, r.data.path, r.data.split, r.data.limit, r.data.channels, r.encoder.name,
                  r.encoder.stem, r.encoder.width, r.encoder.zero_init_residual, r.expander, r.expander_norm,
                  r.embedding_norm, r.data.format, r.data.part, r.views),
+      std::tuple(r.loss.objective, r.loss.redundancy, r.loss.predictor, r.loss.momentum, r.loss.regularize.variance,
+                 r.loss.regularize.covariance, r.loss.regularize.on, r.accumulate),
       std::tuple(r.loss.convention, r.loss.lambda_, r.loss.mu_per_view, r.loss.nu_per_view, r.loss.form, r.batch_size,
                  length(r.length)),
       std::tuple(r.optimizer.kind, r.optimizer.peak_lr, r.optimizer.weight_decay, r.optimizer.eta, r.optimizer.clip,
@@ -629,8 +602,21 @@ TEST(RecipeJson, ComesBackEqualToTheLastBit) {
     r.expander_norm = pick(ExpanderNorm::kBatchNorm, ExpanderNorm::kNone);
     r.embedding_norm = pick(EmbeddingNorm::kRaw, EmbeddingNorm::kL2, EmbeddingNorm::kStd);
     for (std::size_t i = random() % 17; i > 0; --i) r.expander.push_back(static_cast<std::int64_t>(random() % 65536));
-    r.loss = {pick(Convention::kAuthors, Convention::kPaper, Convention::kVicregl, Convention::kPerView), any(), any(),
-              any(), pick(LossForm::kAuto, LossForm::kGram, LossForm::kCovariance)};
+    r.loss.objective = pick(Objective::kVicreg, Objective::kBarlowTwins, Objective::kSimSiam, Objective::kByol);
+    r.loss.form = pick(LossForm::kAuto, LossForm::kGram, LossForm::kCovariance);
+    if (r.loss.objective == Objective::kVicreg) {
+      r.loss.convention = pick(Convention::kAuthors, Convention::kPaper, Convention::kVicregl, Convention::kPerView);
+      r.loss.lambda_ = any();
+      r.loss.mu_per_view = any();
+      r.loss.nu_per_view = any();
+    } else if (random() % 2 == 0) {
+      r.loss.regularize = {any() + 1e-9, any(), pick(RegularizeOn::kRaw, RegularizeOn::kL2)};
+    }
+    if (r.loss.objective == Objective::kBarlowTwins) r.loss.redundancy = any();
+    if (r.loss.objective == Objective::kSimSiam || r.loss.objective == Objective::kByol)
+      r.loss.predictor = static_cast<std::int64_t>(random() % 65537);
+    if (r.loss.objective == Objective::kByol) r.loss.momentum = any();
+    r.accumulate = pick(1, 3);
     r.batch_size = static_cast<std::int64_t>(random() >> 40);
     r.length = length();
     r.optimizer = {pick(OptimizerKind::kAdamW, OptimizerKind::kLars, OptimizerKind::kLarc, OptimizerKind::kSgd), any(),
@@ -697,9 +683,9 @@ TEST(RecipeJson, NamesWhatIsMissingOrWrong) {
     EXPECT_NE(error(json), "") << pointer << " that is a list";
   }
   auto newer = whole;
-  for (const int version : {-1, 0, 5}) {
+  for (const int version : {-1, 0, 6}) {
     newer["version"] = version;
-    EXPECT_THAT(error(newer), HasSubstr("recipe version " + std::to_string(version) + "; this build reads 1 to 4"));
+    EXPECT_THAT(error(newer), HasSubstr("recipe version " + std::to_string(version) + "; this build reads 1 to 5"));
   }
   for (const char* pointer : {"/loss/convention", "/loss/form", "/optimizer/name", "/encoder/stem"}) {
     auto json = whole;

@@ -71,8 +71,10 @@ encoder: {name: resnet18, stem: standard, width: 32, zero_init_residual: false}
 expander: [1, 2048, 65536]
 expander_norm: none
 embedding_norm: l2
-loss: {objective: vicreg, convention: vicregl, lambda: 0.1, mu: 2.5e-7, nu: 0, form: covariance}
+loss: {objective: vicreg, convention: vicregl, lambda: 0.1, mu: 2.5e-7, nu: 0, form: covariance, redundancy: 0.0051, predictor: 512,
+  momentum: 0.996, regularize: {variance: 1, covariance: 0.01}, regularize_on: l2}
 batch_size: 1048576
+accumulate: 4
 length: 1.5 epochs
 optimizer: {name: lars, lr: 1.0e-3, base_lr: .2, weight_decay: 0, eta: 0.02, clip: true}
 schedule: {warmup: {epochs: 0.1}, final: 0.001}

@@ -4,7 +4,6 @@
 // done wrong in the known ways.
 
 #include <ATen/ATen.h>
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 #include <gmock/gmock.h>
@@ -19,8 +18,7 @@
 #include <tuple>
 #include <vector>
 
-#include "tests/train/ranks.h"
-#include "worker/train/distributed/gradient_reducer.h"
+#include "tests/train/sharded_loss.h"
 #include "worker/train/distributed/process_group_handle.h"
 #include "worker/train/objective/covariance.h"
 #include "worker/train/objective/moments.h"
@@ -131,10 +129,6 @@ TEST(VicregLoss, GradientIsTheHandComputedOne) {
   }
 }
 
-at::Tensor Normal(at::IntArrayRef shape, std::uint64_t seed) {
-  return at::empty(shape, at::kDouble).normal_(0, 1, at::make_generator<at::CPUGeneratorImpl>(seed));
-}
-
 TEST(VicregLoss, GradientIsTheSlopeOfTheValue) {
   constexpr double kStep = 1e-5;
   for (const auto& [n, d] : {std::pair{6, 3}, {3, 5}, {4, 4}}) {
@@ -181,8 +175,7 @@ at::Tensor PlainLoss(const std::vector<at::Tensor>& views, const VicregWeights& 
   return loss;
 }
 
-// A job: each rank embeds its rows by a shared matrix P, Z_k = A_k P, and the reducer averages dL/dP over the ranks. As
-// many views as weights.
+// As many views as weights.
 struct Case {
   int64_t n, d;
   std::vector<int64_t> rows;  // of each rank
@@ -190,18 +183,7 @@ struct Case {
   VicregWeights weights = kAuthors;
 };
 
-struct Error {
-  double loss = 0, embeddings = 0, parameters = 0;  // relative, in Frobenius norm
-};
-
-// What a rank calls backward on.
-using ShardedLoss = std::function<LossResult(const std::vector<at::Tensor>& views, Group& group)>;
-
-double RelativeError(const at::Tensor& got, const at::Tensor& want) {
-  return (got.to(at::kDouble) - want).norm().item<double>() / want.norm().item<double>();
-}
-
-// Every number of the terms: statistics are the same bits on every rank.
+// Every number of the terms.
 std::vector<double> Numbers(const LossTerms& t) {
   return {t.loss,
           t.invariance,
@@ -218,63 +200,13 @@ std::vector<double> Numbers(const LossTerms& t) {
           t.redundancy};
 }
 
-// Largest errors over the ranks, against fp64 autograd over the same embeddings in one process.
+// Against plain autograd over all rows; statistics are the same bits on every rank.
 Error Compare(const Case& c, const ShardedLoss& sharded) {
-  const int64_t features = c.d + 3;
-  const std::size_t world = c.rows.size(), views = c.weights.views.size();
-  // The mean is not 0, the views are alike, and the spread of the columns lies on both sides of gamma.
-  std::vector<at::Tensor> a = {(Normal({c.n, features}, 11) + 0.5).to(c.dtype)};
-  for (std::size_t k = 1; k < views; ++k) {
-    a.push_back((a[0].to(at::kDouble) + 0.4 * Normal({c.n, features}, 11 + k)).to(c.dtype));
-  }
-  const at::Tensor scale = at::linspace(0.3, 2, c.d, at::kDouble) / std::sqrt(static_cast<double>(features));
-  const at::Tensor p = (Normal({features, c.d}, 10) * scale).to(c.dtype);
-
-  std::vector<std::vector<at::Tensor>> z(views, std::vector<at::Tensor>(world)), dz = z;
-  std::vector<at::Tensor> dp(world);
-  std::vector<LossTerms> terms(world);
-  RunRanks(static_cast<int>(world), [&](Group& group) {
-    const auto rank = static_cast<std::size_t>(group.rank());
-    int64_t first = 0;
-    for (std::size_t r = 0; r < rank; ++r) first += c.rows[r];
-    const at::Tensor own_p = p.clone().set_requires_grad(true);
-    GradientReducer reducer({own_p}, group);
-    std::vector<at::Tensor> own;
-    for (std::size_t k = 0; k < views; ++k) {
-      own.push_back(a[k].narrow(0, first, c.rows[rank]).mm(own_p));
-      own[k].retain_grad();
-    }
-    const LossResult result = sharded(own, group);
-    reducer.Prepare(result.loss);
-    result.loss.backward();
-    const double averages = group.size();
-    for (std::size_t k = 0; k < views; ++k) {
-      z[k][rank] = own[k].detach();
-      dz[k][rank] = own[k].grad() / averages;
-    }
-    dp[rank] = own_p.grad().clone();
-    terms[rank] = result.terms;
-  });
-
-  std::vector<at::Tensor> all, all_got, all_want;
-  for (const auto& view : z) all.push_back(at::cat(view).to(at::kDouble).set_requires_grad(true));
-  const at::Tensor want = PlainLoss(all, c.weights);
-  want.backward();
-  at::Tensor want_p = at::zeros({features, c.d}, at::kDouble);
-  for (std::size_t k = 0; k < views; ++k) {
-    all_got.push_back(at::cat(dz[k]));
-    all_want.push_back(all[k].grad());
-    want_p += a[k].to(at::kDouble).t().mm(all[k].grad());
-  }
-
-  Error error;
-  error.embeddings = RelativeError(at::cat(all_got), at::cat(all_want));
-  for (std::size_t r = 0; r < world; ++r) {
-    error.loss = std::max(error.loss, std::abs(terms[r].loss / want.item<double>() - 1));
-    error.parameters = std::max(error.parameters, RelativeError(dp[r], want_p));
-    EXPECT_EQ(Numbers(terms[r]), Numbers(terms[0])) << "rank " << r << " reports other numbers than rank 0";
-  }
-  return error;
+  const Comparison comparison = CompareWithWhole({c.n, c.d, c.rows, c.dtype, c.weights.views.size()}, sharded,
+                                                 [&](const Views& all) { return PlainLoss(all, c.weights); });
+  for (const LossResult& rank : comparison.ranks)
+    EXPECT_EQ(Numbers(rank.terms), Numbers(comparison.ranks[0].terms)) << "a rank reports other numbers than rank 0";
+  return comparison.error;
 }
 
 ShardedLoss Ours(const VicregWeights& weights, LossForm form) {
@@ -297,18 +229,6 @@ void ExpectParity(const Case& c, LossForm form) {
   EXPECT_LE(error.loss, c.dtype == at::kDouble ? 1e-12 : 1e-6);
   EXPECT_LE(error.embeddings, c.dtype == at::kDouble ? 1e-12 : 1e-5);
   EXPECT_LE(error.parameters, c.dtype == at::kDouble ? 1e-12 : 1e-5);
-}
-
-// Even, uneven, single-row and empty ranks.
-std::vector<std::vector<int64_t>> Splits(int64_t n) {
-  return {{n},
-          {n / 2, n - n / 2},
-          {1, n - 1},
-          {n / 3, n / 3, n - 2 * (n / 3)},
-          {2, 0, n - 2},
-          {n / 4, n / 4, n / 4, n - 3 * (n / 4)},
-          {1, n - 3, 0, 2},
-          {1, 0, 1, 0, 1, n - 4, 1, 0}};
 }
 
 TEST(ShardedLoss, EqualsPlainAutogradOverAllRows) {

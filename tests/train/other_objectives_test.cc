@@ -3,18 +3,14 @@
 // threads; numbers worked out by hand. The same comparison must fail when the sharding is done wrong in the known ways.
 
 #include <ATen/ATen.h>
-#include <ATen/CPUGeneratorImpl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <vector>
 
-#include "tests/train/ranks.h"
-#include "worker/train/distributed/gradient_reducer.h"
+#include "tests/train/sharded_loss.h"
 #include "worker/train/objective/barlow_twins.h"
 #include "worker/train/objective/cosine.h"
 
@@ -27,87 +23,15 @@ using ::testing::HasSubstr;
 constexpr LossForm kForms[] = {LossForm::kGram, LossForm::kCovariance};
 const char* NameOf(LossForm form) { return form == LossForm::kGram ? "gram" : "covariance"; }
 
-using Views = std::vector<at::Tensor>;
-
-at::Tensor Normal(at::IntArrayRef shape, std::uint64_t seed) {
-  return at::empty(shape, at::kDouble).normal_(0, 1, at::make_generator<at::CPUGeneratorImpl>(seed));
+// Against plain autograd over all rows; every rank reports the same.
+Error Compare(const Shards& s, const ShardedLoss& sharded, const WholeLoss& plain) {
+  const Comparison comparison = CompareWithWhole(s, sharded, plain);
+  for (const LossResult& rank : comparison.ranks)
+    EXPECT_TRUE(at::equal(rank.loss, comparison.ranks[0].loss)) << "a rank reports another loss than rank 0";
+  return comparison.error;
 }
 
-double RelativeError(const at::Tensor& got, const at::Tensor& want) {
-  return (got.to(at::kDouble) - want).norm().item<double>() / want.norm().item<double>();
-}
-
-struct Case {
-  int64_t n, d;
-  std::vector<int64_t> rows;  // of each rank
-  at::ScalarType dtype = at::kDouble;
-  std::size_t views = 2;
-};
-
-struct Error {
-  double loss = 0, embeddings = 0, parameters = 0;  // relative, in Frobenius norm
-};
-
-using Sharded = std::function<LossResult(const Views& views, Group& group)>;
-using Plain = std::function<at::Tensor(const Views& all)>;
-
-// Each rank embeds its rows by a shared matrix P, Z_k = A_k P, and the reducer averages dL/dP over the ranks. Largest
-// errors over the ranks, against fp64 autograd over the same embeddings in one process.
-Error Compare(const Case& c, const Sharded& sharded, const Plain& plain) {
-  const int64_t features = c.d + 3;
-  const std::size_t world = c.rows.size();
-  Views a = {(Normal({c.n, features}, 11) + 0.5).to(c.dtype)};
-  for (std::size_t k = 1; k < c.views; ++k)
-    a.push_back((a[0].to(at::kDouble) + 0.4 * Normal({c.n, features}, 11 + k)).to(c.dtype));
-  const at::Tensor scale = at::linspace(0.3, 2, c.d, at::kDouble) / std::sqrt(static_cast<double>(features));
-  const at::Tensor p = (Normal({features, c.d}, 10) * scale).to(c.dtype);
-
-  std::vector<Views> z(c.views, Views(world)), dz = z;
-  Views dp(world);
-  std::vector<double> losses(world);
-  RunRanks(static_cast<int>(world), [&](Group& group) {
-    const auto rank = static_cast<std::size_t>(group.rank());
-    int64_t first = 0;
-    for (std::size_t r = 0; r < rank; ++r) first += c.rows[r];
-    const at::Tensor own_p = p.clone().set_requires_grad(true);
-    GradientReducer reducer({own_p}, group);
-    Views own;
-    for (std::size_t k = 0; k < c.views; ++k) {
-      own.push_back(a[k].narrow(0, first, c.rows[rank]).mm(own_p));
-      own[k].retain_grad();
-    }
-    const LossResult result = sharded(own, group);
-    reducer.Prepare(result.loss);
-    result.loss.backward();
-    for (std::size_t k = 0; k < c.views; ++k) {
-      z[k][rank] = own[k].detach();
-      dz[k][rank] = own[k].grad() / static_cast<double>(group.size());
-    }
-    dp[rank] = own_p.grad().clone();
-    losses[rank] = result.loss.item<double>();
-  });
-
-  Views all, all_got, all_want;
-  for (const Views& view : z) all.push_back(at::cat(view).to(at::kDouble).set_requires_grad(true));
-  const at::Tensor want = plain(all);
-  want.backward();
-  at::Tensor want_p = at::zeros({features, c.d}, at::kDouble);
-  for (std::size_t k = 0; k < c.views; ++k) {
-    all_got.push_back(at::cat(dz[k]));
-    all_want.push_back(all[k].grad());
-    want_p += a[k].to(at::kDouble).t().mm(all[k].grad());
-  }
-  Error error;
-  error.embeddings = RelativeError(at::cat(all_got), at::cat(all_want));
-  for (std::size_t r = 0; r < world; ++r) {
-    error.loss = std::max(error.loss, std::abs(losses[r] / want.item<double>() - 1));
-    error.parameters = std::max(error.parameters, RelativeError(dp[r], want_p));
-    EXPECT_EQ(losses[r], losses[0]) << "rank " << r << " reports another loss than rank 0";
-  }
-  return error;
-}
-
-std::string Describe(const Case& c) {
+std::string Describe(const Shards& c) {
   std::string text =
       std::to_string(c.views) + " views, N " + std::to_string(c.n) + ", D " + std::to_string(c.d) + ", rows";
   for (const int64_t n : c.rows) text += " " + std::to_string(n);
@@ -115,17 +39,12 @@ std::string Describe(const Case& c) {
 }
 
 // The gates of both precisions.
-void ExpectParity(const Case& c, const Sharded& sharded, const Plain& plain) {
+void ExpectParity(const Shards& c, const ShardedLoss& sharded, const WholeLoss& plain) {
   SCOPED_TRACE(Describe(c));
   const Error error = Compare(c, sharded, plain);
   EXPECT_LE(error.loss, c.dtype == at::kDouble ? 1e-12 : 1e-5);
   EXPECT_LE(error.embeddings, c.dtype == at::kDouble ? 1e-12 : 1e-5);
   EXPECT_LE(error.parameters, c.dtype == at::kDouble ? 1e-12 : 1e-5);
-}
-
-// One rank; uneven; three with an empty one; eight, most of them with one row or none.
-std::vector<std::vector<int64_t>> Splits(int64_t n) {
-  return {{n}, {1, n - 1}, {n / 3, n / 3, n - 2 * (n / 3)}, {2, 0, n - 2}, {1, 0, 1, 0, 1, n - 4, 1, 0}};
 }
 
 // ---------------------------------------------------------------------------------------------- Barlow Twins
@@ -140,11 +59,11 @@ at::Tensor PlainBarlowTwins(const Views& views, double h) {
   return (1 - k.diagonal()).square().sum() + h * off_diagonal.square().sum();
 }
 
-Plain BarlowPlain(double h) {
+WholeLoss BarlowPlain(double h) {
   return [h](const Views& all) { return PlainBarlowTwins(all, h); };
 }
 
-Sharded Barlow(double h, LossForm form) {
+ShardedLoss Barlow(double h, LossForm form) {
   return [=](const Views& views, Group& group) { return BarlowTwinsLoss(views, h, form, group, group.size()); };
 }
 
@@ -241,7 +160,7 @@ TEST(BarlowTwins, CollectivesAndBytesAreThePredictedOnes) {
 
 // Negative controls.
 TEST(BarlowTwins, ShardedWrongTheComparisonFails) {
-  const Case c{12, 16, {3, 3, 3, 3}};
+  const Shards c{12, 16, {3, 3, 3, 3}};
   for (const LossForm form : kForms) {
     SCOPED_TRACE(NameOf(form));
     const Error forgotten = Compare(
@@ -326,7 +245,7 @@ at::Tensor PlainCosine(const Views& views) {
   return sum / static_cast<double>(views.size() * (views.size() - 1));
 }
 
-Sharded Cosine(double scale_of_w = 1) {
+ShardedLoss Cosine(double scale_of_w = 1) {
   return [=](const Views& views, Group& group) {
     Views predictions, targets;
     for (const at::Tensor& z : views) {

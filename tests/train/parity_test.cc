@@ -25,8 +25,7 @@
 #include "worker/train/checkpoint/safetensors.h"
 #include "worker/train/data/order.h"
 #include "worker/train/distributed/gradient_reducer.h"
-#include "worker/train/model/network.h"
-#include "worker/train/objective/vicreg.h"
+#include "worker/train/model/model.h"
 #include "worker/train/optim/optimizer.h"
 #include "worker/train_cli/file_store.h"
 
@@ -44,9 +43,30 @@ at::Tensor Images(int step, int view) {
   return view == 0 ? sample : sample + 0.5 * at::empty_like(sample).normal_(0, 1, generator);
 }
 
+// The parts beside the network too: a predictor, a target, terms of regularisation.
+recipe::Loss LossOf(const std::string& objective) {
+  recipe::Loss loss;
+  if (objective == "barlow_twins") {
+    loss.objective = recipe::Objective::kBarlowTwins;
+    loss.redundancy = 0.0051;
+    loss.regularize = {1, 0.01, recipe::RegularizeOn::kRaw};
+  } else if (objective == "simsiam") {
+    loss.objective = recipe::Objective::kSimSiam;
+    loss.predictor = 12;
+    loss.regularize = {1, 0.01, recipe::RegularizeOn::kL2};
+  } else if (objective == "byol") {
+    loss.objective = recipe::Objective::kByol;
+    loss.predictor = 12;
+    loss.momentum = 0.9;
+  }
+  return loss;
+}
+
 // One rank's whole life in its own process: kSteps of the trainer's step, in double precision. Writes
-// rank-<r>.safetensors. `fault`: "none", "factor" (grad_scale 1), "norm" (batch norm over own rows).
-void RunRank(const std::string& folder, int rank, int world_size, const std::string& mode) {
+// rank-<r>.safetensors. `mode`: "double", "float", or a fault: "factor" (grad_scale 1), "norm" (batch norm over own
+// rows).
+void RunRank(const std::string& folder, int rank, int world_size, const std::string& objective_name,
+             const std::string& mode) {
   at::set_num_threads(1);
   Group group;
   if (world_size > 1) {
@@ -59,9 +79,11 @@ void RunRank(const std::string& folder, int rank, int world_size, const std::str
   recipe::Recipe recipe;
   recipe.encoder.name = "tiny";
   recipe.expander = {48, 48, 40};
+  recipe.loss = LossOf(objective_name);
   const at::ScalarType dtype = mode == "float" ? at::kFloat : at::kDouble;
-  Network network(recipe, dtype);
-  const std::vector<NamedTensor>& trained = network.parameters().trained();
+  Model model(recipe, dtype);
+  const auto objective = MakeObjective(recipe);
+  const std::vector<NamedTensor>& trained = model.parameters().trained();
   std::vector<at::Tensor> parameters;
   for (const NamedTensor& p : trained) parameters.push_back(p.value);
   const auto optimizer = MakeOptimizer(recipe.optimizer, trained);
@@ -73,9 +95,11 @@ void RunRank(const std::string& folder, int rank, int world_size, const std::str
   for (int step = 0; step < kSteps; ++step) {
     std::vector<at::Tensor> images;
     for (int v = 0; v < 2; ++v) images.push_back(Images(step, v).slice(0, own.begin, own.end).to(dtype));
-    const auto views = network.Forward(images, mode == "norm" ? alone : group);
+    Group& of_norm = mode == "norm" ? alone : group;
+    Embedded batch = model.Forward(images, of_norm);
+    batch.targets = model.Targets(images, of_norm);
     const double scale = mode == "factor" ? 1 : group.size();
-    const LossResult result = VicregLoss(views, {}, recipe::LossForm::kAuto, group, scale);
+    const LossResult result = objective->Loss(batch, group, scale);
     losses[step] = result.terms.loss;
     optimizer->ZeroGrad();
     reducer.Prepare(result.loss);
@@ -84,8 +108,10 @@ void RunRank(const std::string& folder, int rank, int world_size, const std::str
       for (const NamedTensor& p : trained) results.push_back({"gradient." + p.name, p.value.grad().clone()});
     }
     optimizer->Step(1e-3, step + 1);
+    model.Updated(step + 1, kSteps);
   }
-  for (const NamedTensor& p : network.parameters().all()) results.push_back({"after." + p.name, p.value.detach()});
+  for (const NamedTensor& p : model.parameters().all()) results.push_back({"after." + p.name, p.value.detach()});
+  for (const NamedTensor& t : model.TargetState()) results.push_back({"after." + t.name, t.value.detach()});
   results.push_back({"losses", losses});
   const auto written =
       WriteFileAtomically(folder + "/rank-" + std::to_string(rank) + ".safetensors", SafetensorsBytes(results));
@@ -136,14 +162,14 @@ class ParityTest : public ::testing::Test {
   ~ParityTest() override { fs::remove_all(root_); }
 
   // What rank 0 wrote; the others must have written the same bits, but for the running statistics of a faulty norm.
-  Tensors RunRanks(int world_size, const std::string& mode = "double") {
-    const std::string folder = root_ + "/" + mode + "-" + std::to_string(world_size);
+  Tensors RunRanks(int world_size, const std::string& mode = "double", const std::string& objective = "vicreg") {
+    const std::string folder = root_ + "/" + objective + "-" + mode + "-" + std::to_string(world_size);
     fs::create_directory(folder);
     std::vector<Process> ranks;
     for (int rank = 0; rank < world_size; ++rank) {
       const std::string number = std::to_string(rank);
-      ranks.push_back(
-          Start("/proc/self/exe", {"rank", folder, number, std::to_string(world_size), mode}, folder + "/" + number));
+      ranks.push_back(Start("/proc/self/exe", {"rank", folder, number, std::to_string(world_size), objective, mode},
+                            folder + "/" + number));
     }
     for (const Process& rank : ranks) ExpectSuccess(rank);
     const Tensors first = Read(folder + "/rank-0.safetensors");
@@ -172,15 +198,22 @@ double RelativeError(const Tensors& got, const Tensors& want, const std::string&
 }
 
 TEST_F(ParityTest, RanksInDoublePrecisionEqualOneProcess) {
-  const Tensors one = RunRanks(1);
-  for (const int world_size : {2, 3}) {
-    SCOPED_TRACE(std::to_string(world_size) + " ranks");
-    const Tensors many = RunRanks(world_size);
-    EXPECT_LE(RelativeError(many, one, "gradient."), 1e-10);
-    // The first layer is below every batch norm, and small in the whole.
-    EXPECT_LE(RelativeError(many, one, "gradient.encoder.conv1"), 1e-10);
-    EXPECT_LE(RelativeError(many, one, "after."), 1e-10);
-    EXPECT_LE(RelativeError(many, one, "losses"), 1e-12);
+  for (const std::string objective : {"vicreg", "barlow_twins", "simsiam", "byol"}) {
+    const Tensors one = RunRanks(1, "double", objective);
+    for (const int world_size : {2, 3, 4}) {
+      SCOPED_TRACE(objective + ", " + std::to_string(world_size) + " ranks");
+      const Tensors many = RunRanks(world_size, "double", objective);
+      EXPECT_EQ(many.size(), one.size());
+      EXPECT_LE(RelativeError(many, one, "gradient."), 1e-10);
+      // The first layer is below every batch norm, and small in the whole.
+      EXPECT_LE(RelativeError(many, one, "gradient.encoder.conv1"), 1e-10);
+      // AdamW divides by the size of a gradient, also where it is all rounding.
+      EXPECT_LE(RelativeError(many, one, "after."), 1e-9);
+      EXPECT_LE(RelativeError(many, one, "losses"), 1e-12);
+      if (objective == "byol") {
+        EXPECT_LE(RelativeError(many, one, "after.target."), 1e-9);
+      }
+    }
   }
 }
 
@@ -264,6 +297,31 @@ TEST_F(TrainProgram, TwoAndThreeRanksTrainWhatOneTrains) {
   }
 }
 
+// A step in parts is the step, whoever takes it: over two ranks of 25 rows, in parts of 8 and 9, and over three with
+// more parts than rows; the last part alone meets the reducer. The network has no batch norm.
+TEST_F(TrainProgram, PartsOfAStepAddUpToTheStep) {
+  for (const char* objective : {"vicreg", "byol"}) {
+    SCOPED_TRACE(objective);
+    const auto train = [&](const std::string& name, int ranks, const char* parts) {
+      return Train(std::string(objective) + "-" + name, ranks,
+                   {"loss={objective: " + std::string(objective) + "}", "encoder={name: vit_ti16}",
+                    "augmentation.size=16", "expander_norm=none", "optimizer={name: sgd, base_lr: 0.1}",
+                    "length.steps=2", "checkpoint.every=1 steps", std::string("accumulate=") + parts});
+    };
+    const Run whole = train("whole", 1, "1"), parts = train("parts", 2, "3"), rows = train("rows", 3, "50");
+    ASSERT_EQ(whole.rows.size(), 2u);
+    const Tensors want = Read(whole.checkpoints + "2/model.safetensors");
+    for (const Run* run : {&parts, &rows}) {
+      ASSERT_EQ(run->rows.size(), 2u);
+      for (const char* key : {"loss", "invariance", "z_std_mean", "grad_norm"}) {
+        EXPECT_LE(Relative(run->rows[0], whole.rows[0], key), 1e-5) << key;
+        EXPECT_LE(Relative(run->rows[1], whole.rows[1], key), 1e-4) << key;
+      }
+      EXPECT_LE(RelativeError(Read(run->checkpoints + "2/model.safetensors"), want, ""), 1e-5);
+    }
+  }
+}
+
 TEST_F(TrainProgram, ConventionsWeighTheTermsAsStated) {
   const struct {
     const char* convention;
@@ -285,11 +343,11 @@ TEST_F(TrainProgram, ConventionsWeighTheTermsAsStated) {
 }  // namespace
 }  // namespace vicreg::train
 
-// With `rank FOLDER RANK WORLD_SIZE MODE` this program is one rank.
+// With `rank FOLDER RANK WORLD_SIZE OBJECTIVE MODE` this program is one rank.
 int main(int argc, char** argv) {
-  if (argc == 6 && std::string(argv[1]) == "rank") {
+  if (argc == 7 && std::string(argv[1]) == "rank") {
     try {
-      vicreg::train::RunRank(argv[2], std::stoi(argv[3]), std::stoi(argv[4]), argv[5]);
+      vicreg::train::RunRank(argv[2], std::stoi(argv[3]), std::stoi(argv[4]), argv[5], argv[6]);
       return 0;
     } catch (const std::exception& error) {
       std::cerr << "rank " << argv[3] << ": " << error.what() << "\n";

@@ -18,15 +18,34 @@
 namespace vicreg::train {
 namespace {
 
-constexpr int kRows = 24, kSide = 12;
+constexpr int kRows = 24, kSide = 16;
 
-recipe::Recipe Small(recipe::OptimizerKind kind) {
+recipe::Recipe Small(recipe::OptimizerKind kind = recipe::OptimizerKind::kAdamW) {
   recipe::Recipe r;
   r.encoder.name = "tiny";
   r.expander = {48, 32};
   r.batch_size = kRows;
   r.augmentation.size = kSide;
   r.optimizer = {kind, 0.05, 1e-4};
+  return r;
+}
+
+// With a predictor, a target, or terms of regularisation, as it may have.
+recipe::Recipe With(recipe::Objective objective) {
+  recipe::Recipe r = Small();
+  r.loss.objective = objective;
+  r.loss.redundancy = 0.0051;
+  r.loss.regularize = {1, 0.01, recipe::RegularizeOn::kL2};
+  if (objective == recipe::Objective::kSimSiam || objective == recipe::Objective::kByol) r.loss.predictor = 16;
+  if (objective == recipe::Objective::kByol) r.loss.momentum = 0.9;
+  return r;
+}
+
+recipe::Recipe InParts() {
+  recipe::Recipe r = With(recipe::Objective::kByol);
+  r.encoder.name = "vit_ti16";
+  r.expander_norm = recipe::ExpanderNorm::kNone;
+  r.accumulate = 3;
   return r;
 }
 
@@ -54,35 +73,39 @@ TEST(StrictDevice, RefusesToMixWithTheCpu) {
   EXPECT_TRUE((there + 1).cpu().equal(at::full({3}, 2.f)));
 }
 
-class Placement : public ::testing::TestWithParam<recipe::OptimizerKind> {};
+class Placement : public ::testing::TestWithParam<recipe::Recipe> {};
 
 TEST_P(Placement, AWholeUpdateStaysOnTheDeviceAndIsTheSame) {
-  const recipe::Recipe recipe = Small(GetParam());
+  const recipe::Recipe& recipe = GetParam();
   Group alone;
   const long before = StrictOperations();
   Learner there(recipe, alone, StrictDevice()), here(recipe, alone, at::kCPU);
   for (int step = 1; step <= 3; ++step) {
     Batch batch = MakeBatch(static_cast<std::uint64_t>(step)), same = batch;
-    const Update a = there.Learn(batch, 0.05, step), b = here.Learn(same, 0.05, step);
+    const Update a = there.Learn(batch, 0.05, step, 3), b = here.Learn(same, 0.05, step, 3);
     EXPECT_NEAR(a.terms.loss, b.terms.loss, 1e-4 * std::abs(b.terms.loss)) << step;
     EXPECT_NEAR(a.grad_norm, b.grad_norm, 1e-3 * b.grad_norm) << step;
   }
   ExpectSame(there.model(), here.model());
+  ExpectSame(there.optimizer_state(), here.optimizer_state());
   EXPECT_GT(StrictOperations(), before + 100);
 }
 
 INSTANTIATE_TEST_SUITE_P(Optimizers, Placement,
-                         ::testing::Values(recipe::OptimizerKind::kAdamW, recipe::OptimizerKind::kLars,
-                                           recipe::OptimizerKind::kLarc, recipe::OptimizerKind::kSgd));
+                         ::testing::Values(Small(recipe::OptimizerKind::kAdamW), Small(recipe::OptimizerKind::kLars),
+                                           Small(recipe::OptimizerKind::kLarc), Small(recipe::OptimizerKind::kSgd)));
+INSTANTIATE_TEST_SUITE_P(Objectives, Placement,
+                         ::testing::Values(With(recipe::Objective::kBarlowTwins), With(recipe::Objective::kSimSiam),
+                                           With(recipe::Objective::kByol), InParts()));
 
 TEST(Placement, ACheckpointOfTheDeviceIsTheCpusAndBack) {
   char folder[] = "/tmp/vicreg-placement-XXXXXX";
   ASSERT_NE(mkdtemp(folder), nullptr);
-  const recipe::Recipe recipe = Small(recipe::OptimizerKind::kAdamW);
+  const recipe::Recipe recipe = With(recipe::Objective::kByol);  // whose target is state too
   Group alone;
   Learner there(recipe, alone, StrictDevice());
   Batch batch = MakeBatch(1);
-  there.Learn(batch, 0.05, 1);
+  there.Learn(batch, 0.05, 1, 4);
   const CheckpointId id{"default", "job", 1, 1, "hash"};
   const SavedCheckpoint saved = SaveCheckpoint(folder, id, there.model(), there.optimizer_state());
   Learner here(recipe, alone, at::kCPU), back(recipe, alone, StrictDevice());
@@ -95,7 +118,7 @@ TEST(Placement, ACheckpointOfTheDeviceIsTheCpusAndBack) {
 }
 
 TEST(Placement, EvaluationReadsImagesFromTheHost) {
-  const recipe::Recipe recipe = Small(recipe::OptimizerKind::kAdamW);
+  const recipe::Recipe recipe = Small();
   ImageSet images;
   images.count = 40;
   images.height = images.width = kSide;

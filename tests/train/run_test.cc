@@ -2,6 +2,8 @@
 // where; kNN is what a plain loop computes. Method: whole runs of a small recipe on the committed fixture, one rank,
 // compared by the bytes of their checkpoints.
 
+#include "tests/train/run.h"
+
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
@@ -9,12 +11,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <utility>
 #include <vector>
 
 #include "common/files.h"
+#include "common/recipe/recipe_json.h"
 #include "worker/train/checkpoint/safetensors.h"
 #include "worker/train/eval/knn.h"
 #include "worker/train/trainer.h"
@@ -37,76 +39,44 @@ recipe::Recipe Small() {
   return recipe;
 }
 
-class Recorder : public Observer {
- public:
-  void OnConnected(std::int64_t resume_step, std::int64_t) override { connected = resume_step; }
-  void OnStepping(std::int64_t) override {}
-  void OnRow(const StepRow& row) override {
-    rows.push_back(row);
-    if (stop != nullptr && row.step == stop_after) stop->requested = true;
-  }
-  void OnCheckpoint(const CheckpointInfo& info) override { checkpoints.push_back(info); }
-  std::int64_t CommittedCheckpoint() override { return std::min(committed_at_most, checkpoints.back().step); }
-  void OnExport(const std::string& path) override { exported = path; }
-  void OnLog(const std::string&) override {}
-
-  std::int64_t connected = -1, stop_after = 0;
-  std::int64_t committed_at_most = std::numeric_limits<std::int64_t>::max();
-  StopFlag* stop = nullptr;
-  std::vector<StepRow> rows;
-  std::vector<CheckpointInfo> checkpoints;
-  std::string exported;
-};
-
-class RunTest : public ::testing::Test {
- protected:
-  RunTest() {
-    std::string pattern = (fs::temp_directory_path() / "vicreg-run-XXXXXX").string();
-    root_ = mkdtemp(pattern.data());
-  }
-  ~RunTest() override { fs::remove_all(root_); }
-
-  RankContext Context(int attempt) {
-    RankContext context;
-    context.attempt = attempt;
-    context.recipe_hash = "r";
-    context.data_root = std::string(VICREG_SOURCE_DIR) + "/tests/fixtures/fashion-mnist";
-    context.artifact_root = root_;
-    return context;
-  }
-  std::string Bytes(const CheckpointInfo& info, const std::string& name) {
-    return *ReadFile(root_ + "/" + info.path + "/" + name);
-  }
-
-  std::string root_;
-  StopFlag stop_;
-};
+recipe::Recipe Byol() {
+  recipe::Recipe recipe = Small();
+  recipe.loss.objective = recipe::Objective::kByol;
+  recipe.loss.predictor = 16;
+  recipe.loss.momentum = 0.9;
+  return recipe;
+}
 
 TEST_F(RunTest, ResumedEqualsUninterrupted) {
-  Recorder whole, first, second;
-  ASSERT_EQ(train::Run(Small(), Context(1), stop_, whole).reason, ExitReason::kCompleted);
-  ASSERT_EQ(whole.rows.size(), 6u);
+  int attempt = 0;
+  for (const recipe::Recipe& recipe : {Small(), Byol()}) {  // BYOL's target is state beside the network
+    SCOPED_TRACE(recipe::Name(recipe.loss.objective));
+    Recorder whole, first, second;
+    ASSERT_EQ(train::Run(recipe, Context(++attempt), stop_, whole).reason, ExitReason::kCompleted);
+    ASSERT_EQ(whole.rows.size(), 6u);
 
-  first.stop = &stop_;
-  first.stop_after = 3;
-  const Outcome stopped = train::Run(Small(), Context(2), stop_, first);
-  EXPECT_EQ(stopped.reason, ExitReason::kStopped);
-  EXPECT_EQ(stopped.step, 3);
-  ASSERT_EQ(first.checkpoints.back().step, 3);
+    first.stop = &stop_;
+    first.stop_after = 3;
+    const Outcome stopped = train::Run(recipe, Context(++attempt), stop_, first);
+    EXPECT_EQ(stopped.reason, ExitReason::kStopped);
+    EXPECT_EQ(stopped.step, 3);
+    ASSERT_EQ(first.checkpoints.back().step, 3);
 
-  stop_.requested = false;
-  RankContext context = Context(3);
-  context.resume = ResumePoint{3, first.checkpoints.back().path, first.checkpoints.back().hash};
-  const Outcome outcome = train::Run(Small(), context, stop_, second);
-  ASSERT_EQ(outcome.reason, ExitReason::kCompleted) << outcome.message;
-  EXPECT_EQ(second.connected, 3);
-  ASSERT_EQ(second.rows.size(), 3u);
-  EXPECT_EQ(second.rows[0].step, 4);
-  EXPECT_EQ(second.rows[2].loss, whole.rows[5].loss);
-  for (const char* name : {"model.safetensors", "optimizer.safetensors"}) {
-    EXPECT_TRUE(Bytes(whole.checkpoints.back(), name) == Bytes(second.checkpoints.back(), name)) << name << " differs";
+    stop_.requested = false;
+    RankContext context = Context(++attempt);
+    context.resume = ResumePoint{3, first.checkpoints.back().path, first.checkpoints.back().hash};
+    const Outcome outcome = train::Run(recipe, context, stop_, second);
+    ASSERT_EQ(outcome.reason, ExitReason::kCompleted) << outcome.message;
+    EXPECT_EQ(second.connected, 3);
+    ASSERT_EQ(second.rows.size(), 3u);
+    EXPECT_EQ(second.rows[0].step, 4);
+    EXPECT_EQ(second.rows[2].loss, whole.rows[5].loss);
+    for (const char* name : {"model.safetensors", "optimizer.safetensors"}) {
+      EXPECT_TRUE(Bytes(whole.checkpoints.back(), name) == Bytes(second.checkpoints.back(), name))
+          << name << " differs";
+    }
+    EXPECT_TRUE(fs::exists(root_ + "/" + second.exported + "/encoder.safetensors"));
   }
-  EXPECT_TRUE(fs::exists(root_ + "/" + second.exported + "/encoder.safetensors"));
 }
 
 // Loads `tensors` over the network's own of the same name, each once and all of them.

@@ -12,8 +12,8 @@
 #include "worker/train/data/loader.h"
 #include "worker/train/distributed/gradient_reducer.h"
 #include "worker/train/distributed/group.h"
-#include "worker/train/model/network.h"
-#include "worker/train/objective/vicreg.h"
+#include "worker/train/model/model.h"
+#include "worker/train/objective/objective.h"
 #include "worker/train/optim/loss_scaler.h"
 #include "worker/train/optim/optimizer.h"
 
@@ -32,25 +32,31 @@ class Learner {
   Learner(const recipe::Recipe& recipe, Group& group, at::Device device);
   ~Learner();
 
-  // The update with this 1-based number. All ranks decide alike from reduced values: RankError(kNumeric) naming term
-  // and step when the loss or (outside fp16) the gradient is not finite, or an fp16 gradient has overflowed 20 times in
-  // a row; then no rank has moved.
-  Update Learn(Batch& batch, double learning_rate, std::int64_t step);
+  // The update with this 1-based number, of `total`. All ranks decide alike from reduced values: RankError(kNumeric)
+  // naming term and step when the loss or (outside fp16) the gradient is not finite, or an fp16 gradient has overflowed
+  // 20 times in a row; then no rank has moved.
+  Update Learn(Batch& batch, double learning_rate, std::int64_t step, std::int64_t total);
 
-  const Network& network() const { return network_; }
+  const Network& network() const { return model_.network(); }
   // What a checkpoint holds; the tensors themselves, to be copied into when loading.
-  const std::vector<NamedTensor>& model() const { return network_.parameters().all(); }
+  const std::vector<NamedTensor>& model() const { return model_.parameters().all(); }
   std::vector<NamedTensor> optimizer_state() const;
   std::int64_t skipped() const { return scaler_.skipped(); }  // updates so far
 
   std::string phase = "setup";  // forward, backward, optimizer: where it is when something throws
 
  private:
-  LossResult Forward(Batch& batch);
+  std::vector<at::Tensor> Samples(Batch& batch) const;
+  Embedded Forward(const std::vector<at::Tensor>& views);
+  // The whole batch, its parts one after the other, as leaves that collect their own gradients.
+  Embedded ForwardInParts(const std::vector<at::Tensor>& views);
+  // The parts again, with their graphs, from those gradients down.
+  void BackwardInParts(const std::vector<at::Tensor>& views, const Embedded& whole);
 
   const recipe::Recipe& recipe_;
   Group& group_;
-  Network network_;
+  Model model_;
+  std::unique_ptr<Objective> objective_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<GradientReducer> reducer_;
   LossScaler scaler_;

@@ -121,7 +121,7 @@ class Training {
     phase = "learn";
     const double rate =
         LearningRate(step, total_steps_, warmup_, recipe_.optimizer.peak_lr, recipe_.schedule.final_fraction);
-    const Update update = learner_->Learn(batch, rate, step + 1);
+    const Update update = learner_->Learn(batch, rate, step + 1, total_steps_);
     ++step;
     if (!stepping_) {
       stepping_ = true;

@@ -1,0 +1,204 @@
+// What a job minimises, and with which parts beside the network.
+
+#include <algorithm>
+
+#include "common/recipe/recipe_json.h"
+#include "common/recipe/resolver.h"
+
+namespace vicreg::recipe {
+namespace {
+
+constexpr std::int64_t kWidest = 65536;  // of a predictor
+
+recipe::Objective ObjectiveOf(v1::Objective objective) {
+  switch (objective) {
+    case v1::OBJECTIVE_BARLOW_TWINS:
+      return recipe::Objective::kBarlowTwins;
+    case v1::OBJECTIVE_SIMSIAM:
+      return recipe::Objective::kSimSiam;
+    case v1::OBJECTIVE_BYOL:
+      return recipe::Objective::kByol;
+    default:
+      return recipe::Objective::kVicreg;
+  }
+}
+
+bool Predicts(recipe::Objective objective) {
+  return objective == recipe::Objective::kSimSiam || objective == recipe::Objective::kByol;
+}
+
+}  // namespace
+
+// Published values: Barlow Twins' weight, SimSiam's bottleneck of 512 of 2048, BYOL's hidden width, and the factor that
+// the VICReg paper's appendix C.4 trains BYOL with.
+void Resolver::FillObjective() {
+  v1::LossSpec& loss = *s().mutable_loss();
+  if (loss.objective() == v1::OBJECTIVE_UNSPECIFIED) loss.set_objective(v1::OBJECTIVE_VICREG);
+  if (loss.form() == v1::LOSS_FORM_UNSPECIFIED) loss.set_form(v1::LOSS_FORM_AUTO);
+  const recipe::Objective objective = ObjectiveOf(loss.objective());
+  if (objective == recipe::Objective::kVicreg) {
+    if (loss.convention() == v1::CONVENTION_UNSPECIFIED) loss.set_convention(v1::CONVENTION_AUTHORS);
+    if (!loss.has_lambda()) loss.set_lambda(25);
+    if (!loss.has_mu()) loss.set_mu(25);
+    if (!loss.has_nu()) loss.set_nu(1);
+    return;
+  }
+  if (objective == recipe::Objective::kBarlowTwins && !loss.has_redundancy()) loss.set_redundancy(0.0051);
+  if (objective == recipe::Objective::kByol && !loss.has_momentum()) loss.set_momentum(0.99);
+  if (Predicts(objective) && !loss.has_predictor() && s().expander_size() > 0) {
+    const std::int64_t width = s().expander(s().expander_size() - 1);
+    loss.set_predictor(objective == recipe::Objective::kByol ? 4096 : std::max<std::int64_t>(width / 4, 1));
+  }
+  if (loss.has_regularize() && loss.regularize_on() == v1::REGULARIZE_ON_UNSPECIFIED)
+    loss.set_regularize_on(v1::REGULARIZE_ON_RAW);
+}
+
+void Resolver::CheckWeight(const char* field, double value) {
+  if (!(value >= 0 && value <= kMost)) Bad(field, "found " + Number(value) + "; expected a number from 0 to 1e12");
+}
+
+// A key that the objective does not read would be obeyed by nobody.
+void Resolver::RefuseOthersKeys(recipe::Objective objective) {
+  const v1::LossSpec& loss = s().loss();
+  const bool vicreg = objective == recipe::Objective::kVicreg, barlow = objective == recipe::Objective::kBarlowTwins;
+  const std::string name = Name(objective);
+  const auto refuse = [&](bool has, const char* field, const std::string& why) {
+    if (has) Bad(std::string("loss.") + field, name + " " + why);
+  };
+  const std::string coefficients =
+      "has no such coefficient: remove the key; for variance and covariance terms beside it use loss.regularize";
+  refuse(!vicreg && loss.convention() != v1::CONVENTION_UNSPECIFIED, "convention",
+         "has no coefficients for a convention to weigh: remove the key");
+  refuse(!vicreg && loss.has_lambda(), "lambda", coefficients);
+  refuse(!vicreg && loss.has_mu(), "mu", coefficients);
+  refuse(!vicreg && loss.has_nu(), "nu", coefficients);
+  refuse(!barlow && loss.has_redundancy(), "redundancy",
+         "has no redundancy term: remove the key, or use objective: barlow_twins");
+  refuse(!Predicts(objective) && loss.has_predictor(), "predictor",
+         "compares embeddings without a predictor: remove the key, or use objective: simsiam or byol");
+  refuse(objective != recipe::Objective::kByol && loss.has_momentum(), "momentum",
+         "has no moving average as its target: remove the key, or use objective: byol");
+  refuse(vicreg && loss.has_regularize(), "regularize",
+         "has variance and covariance terms already: remove the key, their weights are loss.mu and loss.nu");
+  refuse(vicreg && loss.regularize_on() != v1::REGULARIZE_ON_UNSPECIFIED, "regularize_on",
+         "looks at embeddings as they are: remove the key, or use embedding_norm");
+  refuse(!vicreg && !loss.has_regularize() && loss.regularize_on() != v1::REGULARIZE_ON_UNSPECIFIED, "regularize_on",
+         "is not regularised in this job: remove the key, or add loss.regularize");
+}
+
+void Resolver::Objective() {
+  const v1::LossSpec& loss = s().loss();
+  Loss& out_loss = out.recipe.loss;
+  out_loss.objective = ObjectiveOf(loss.objective());
+  out_loss.form = loss.form() == v1::LOSS_FORM_GRAM         ? LossForm::kGram
+                  : loss.form() == v1::LOSS_FORM_COVARIANCE ? LossForm::kCovariance
+                                                            : LossForm::kAuto;
+  RefuseOthersKeys(out_loss.objective);
+  switch (out_loss.objective) {
+    case recipe::Objective::kVicreg:
+      return VicregCoefficients();
+    case recipe::Objective::kBarlowTwins:
+      CheckWeight("loss.redundancy", loss.redundancy());
+      out_loss.redundancy = loss.redundancy();
+      break;
+    case recipe::Objective::kByol:
+      if (!(loss.momentum() >= 0 && loss.momentum() <= 1))
+        Bad("loss.momentum", "found " + Number(loss.momentum()) + "; expected a factor, 0 to 1");
+      out_loss.momentum = loss.momentum();
+      [[fallthrough]];
+    case recipe::Objective::kSimSiam:
+      Range<std::int64_t>("loss.predictor", loss.predictor(), 0, kWidest);
+      out_loss.predictor = loss.predictor();
+  }
+  Regularisation();
+}
+
+void Resolver::VicregCoefficients() {
+  const v1::LossSpec& loss = s().loss();
+  CheckWeight("loss.lambda", loss.lambda());
+  CheckWeight("loss.mu", loss.mu());
+  CheckWeight("loss.nu", loss.nu());
+  Loss& out_loss = out.recipe.loss;
+  out_loss.lambda_ = loss.lambda();
+  // vicreg: the published code halves mu by averaging both views' hinge, the paper does not, VICRegL halves nu as
+  // well.
+  switch (loss.convention()) {
+    case v1::CONVENTION_PAPER:
+      out_loss.convention = Convention::kPaper;
+      out_loss.mu_per_view = loss.mu();
+      out_loss.nu_per_view = loss.nu();
+      break;
+    case v1::CONVENTION_VICREGL:
+      out_loss.convention = Convention::kVicregl;
+      out_loss.mu_per_view = loss.mu() / 2;
+      out_loss.nu_per_view = loss.nu() / 2;
+      break;
+    default:
+      out_loss.convention = Convention::kAuthors;
+      out_loss.mu_per_view = loss.mu() / 2;
+      out_loss.nu_per_view = loss.nu();
+  }
+}
+
+void Resolver::Regularisation() {
+  if (!s().loss().has_regularize()) return;
+  const v1::RegularizeSpec& terms = s().loss().regularize();
+  CheckWeight("loss.regularize.variance", terms.variance());
+  CheckWeight("loss.regularize.covariance", terms.covariance());
+  if (terms.variance() == 0 && terms.covariance() == 0)
+    Bad("loss.regularize", "has no weight above 0; expected variance, covariance or both: give one or remove the key");
+  const bool l2 = s().loss().regularize_on() == v1::REGULARIZE_ON_L2;
+  out.recipe.loss.regularize = {terms.variance(), terms.covariance(), l2 ? RegularizeOn::kL2 : RegularizeOn::kRaw};
+}
+
+// Every objective is of the whole batch and takes its embeddings from wherever they come; batch norm is what a part
+// cannot be passed through as if it were the batch.
+void Resolver::Accumulation() {
+  const std::int64_t parts = s().accumulate();
+  if (!Range<std::int64_t>("accumulate", parts, 1, 1048576) || parts == 1) return;
+  out.recipe.accumulate = parts;
+  if (parts > s().batch_size()) {
+    Bad("accumulate", "found " + std::to_string(parts) + " parts of a batch of " + std::to_string(s().batch_size()) +
+                          " rows; expected at most one for each row: lower it");
+  }
+  std::string norm;
+  for (const Branch& view : Views(out.recipe)) {
+    const Architecture* found = FindArchitecture(view.encoder.name);
+    if (found != nullptr && found->family != Family::kVit) norm = "encoder " + view.encoder.name;
+  }
+  if (out.recipe.embedding_norm == EmbeddingNorm::kStd) norm = "embedding_norm std";
+  if (out.recipe.expander_norm == ExpanderNorm::kBatchNorm) norm = "the expander";
+  if (norm.empty()) return;
+  Bad("accumulate", "found " + std::to_string(parts) + " parts with batch norm in " + norm +
+                        ", whose statistics of a part are not the batch's; expected 1, or a network without it: "
+                        "encoder vit_ti16 or vit_s16, expander_norm: none, and no embedding_norm: std");
+}
+
+void Resolver::WarnOfObjective() {
+  const v1::LossSpec& loss = s().loss();
+  const auto warn = [&](const std::string& text) { out.warnings.push_back(text); };
+  switch (out.recipe.loss.objective) {
+    case recipe::Objective::kVicreg:
+      if (loss.lambda() == 0 || loss.mu() == 0 || loss.nu() == 0) {
+        warn(
+            "a loss coefficient is 0: without invariance views stay unrelated, without variance embeddings collapse, "
+            "without covariance "
+            "dimensions repeat each other");
+      }
+      if (loss.nu() >= loss.mu())
+        warn("nu >= mu: the covariance term can pull the spread to zero faster than the variance term holds it");
+      if (loss.lambda() != loss.mu())
+        warn("lambda != mu: the published results use equal weights for invariance and variance");
+      return;
+    case recipe::Objective::kBarlowTwins:
+      if (loss.redundancy() == 0) warn("redundancy is 0: nothing keeps dimensions from repeating each other");
+      return;
+    case recipe::Objective::kSimSiam:
+    case recipe::Objective::kByol:
+      if (loss.predictor() == 0 && loss.regularize().variance() == 0)
+        warn("neither a predictor nor a variance term: embeddings collapse");
+      if (loss.has_momentum() && loss.momentum() == 1) warn("momentum is 1: the target keeps its first weights");
+  }
+}
+
+}  // namespace vicreg::recipe
