@@ -237,9 +237,10 @@ TEST(Network, FirstWeightsDependOnSeedAndNameAlone) {
 // One batch norm layer over some ranks, each passing `views` batches of its rows on top of each other.
 struct NormCase {
   const char* what;
-  Shape sample;               // of one row: {C} or {C, H, W}
+  Shape sample;               // of one row: {C}, {C, L} or {C, H, W}
   std::vector<int64_t> rows;  // of each rank and view
   int views;
+  Activation activation = Activation::kNone;
 };
 
 struct NormErrors {
@@ -270,6 +271,7 @@ NormErrors CompareNorm(const NormCase& c, bool synchronised) {
     x.push_back((Normal(shape, seed + 3) * (v + 1) + 5 * v + 2).set_requires_grad(true));
     above.push_back(Normal(shape, seed + 4));
     out.push_back(at::batch_norm(x.back(), plain_weight, plain_bias, mean, variance, true, 0.1, 1e-5, false));
+    if (c.activation == Activation::kRelu) out.back() = out.back().relu();
     (out.back() * above.back()).sum().backward();
     dx.push_back(x.back().grad());
   }
@@ -290,7 +292,7 @@ NormErrors CompareNorm(const NormCase& c, bool synchronised) {
     parameters.all()[1].value.detach().copy_(bias);
     const at::Tensor own = views_of(x, rank).set_requires_grad(true);
     Group alone;
-    const at::Tensor got = norm.Forward(own, c.views, synchronised ? group : alone);
+    const at::Tensor got = norm.Forward(own, c.views, synchronised ? group : alone, c.activation);
     (got * views_of(above, rank)).sum().backward();
     const std::scoped_lock lock(mutex);
     const auto add = [](double& worst, const at::Tensor& a, const at::Tensor& b) {
@@ -317,6 +319,10 @@ TEST(SyncBatchNorm, RanksTogetherEqualOneProcess) {
       {"three ranks, one empty", {3, 2, 2}, {4, 0, 3}, 2},
       {"vectors, one row on a rank", {7}, {1, 2, 5}, 2},
       {"three views", {7}, {2, 3}, 3},
+      {"waveforms", {3, 9}, {2, 1}, 2},
+      {"rectified", {3, 5, 2}, {1, 6}, 2, Activation::kRelu},
+      {"rectified, one empty", {7}, {4, 0, 3}, 2, Activation::kRelu},
+      {"more columns and rows than one pass sums", {600, 5, 6}, {5, 4}, 2, Activation::kRelu},
   };
   for (const NormCase& c : cases) {
     SCOPED_TRACE(c.what);

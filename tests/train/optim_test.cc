@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "worker/train/checkpoint/safetensors.h"
@@ -23,7 +24,9 @@ namespace vicreg::train {
 namespace {
 
 using recipe::OptimizerKind;
+using ::testing::DoubleNear;
 using ::testing::ElementsAre;
+using ::testing::Pointwise;
 
 at::Tensor Normal(at::IntArrayRef shape, std::uint64_t seed, at::ScalarType dtype = at::kDouble) {
   return at::empty(shape, at::kDouble).normal_(0, 1, at::make_generator<at::CPUGeneratorImpl>(seed)).to(dtype);
@@ -103,7 +106,7 @@ TEST(Lars, FiveStepsEqualPlainArithmetic) {
     }
   }
   EXPECT_EQ(lars->State()[0].name, "linear.momentum");
-  EXPECT_EQ(Values(lars->State()[2].value), plain[2].m);
+  EXPECT_THAT(Values(lars->State()[2].value), Pointwise(DoubleNear(1e-13), plain[2].m));
 }
 
 // |p| = 5, |g| = 2, eta = 0.02, wd = 0.1: q = 0.02 * 5 / (2 + 0.5 + 1e-8) = 0.04 without the 1e-8; g + wd p =
@@ -259,7 +262,7 @@ TEST(AdamW, FiveStepsEqualTorchs) {
   EXPECT_EQ(state[3].name, "b.exp_avg_sq");
   EXPECT_EQ(state[3].value.sizes(), start[1].sizes());
   adamw->ZeroGrad();
-  EXPECT_EQ(ours[0].value.grad().abs().max().item<double>(), 0);
+  EXPECT_FALSE(ours[0].value.grad().defined());
 }
 
 const recipe::Optimizer kAll[] = {{OptimizerKind::kAdamW, 0, 0.05},
@@ -295,7 +298,7 @@ void LoopStep(const recipe::Optimizer& o, at::Tensor p, at::Tensor& m, at::Tenso
   p.sub_(m, rate);
 }
 
-TEST(Optimizers, UpdatingManyAtATimeEqualsALoopBitForBit) {
+TEST(Optimizers, UpdatingManyAtATimeEqualsOneAfterTheOther) {
   // The two large ones fill more than one bucket.
   const std::vector<std::vector<int64_t>> shapes = {{64, 3, 3, 3}, {64}, {2048, 1024}, {2048},
                                                     {300, 10},     {},   {2048, 1100}, {1}};
@@ -309,12 +312,15 @@ TEST(Optimizers, UpdatingManyAtATimeEqualsALoopBitForBit) {
   const std::vector<at::Tensor> starts = draw(0), gradients = draw(100);
   for (const recipe::Optimizer& options : kAll) {
     SCOPED_TRACE(NameOf(options));
-    std::vector<NamedTensor> many;
-    std::vector<at::Tensor> single, m, v;
+    std::vector<NamedTensor> many, single;
+    std::vector<std::unique_ptr<Optimizer>> of_single;
+    std::vector<at::Tensor> plain, m, v;
     for (std::size_t i = 0; i < shapes.size(); ++i) {
       const at::Tensor& start = starts[i];
       many.push_back(Parameter("p" + std::to_string(i), start));
-      single.push_back(start.clone().set_requires_grad(true));
+      single.push_back(Parameter("p" + std::to_string(i), start));
+      of_single.push_back(MakeOptimizer(options, {single[i]}));
+      plain.push_back(start.clone().set_requires_grad(true));
       m.push_back(at::zeros_like(start));
       v.push_back(at::zeros_like(start));
     }
@@ -323,20 +329,21 @@ TEST(Optimizers, UpdatingManyAtATimeEqualsALoopBitForBit) {
       for (std::size_t i = 0; i < shapes.size(); ++i) {
         const at::Tensor g =
             at::empty(shapes[i], at::kFloat).normal_(0, 1, at::make_generator<at::CPUGeneratorImpl>(100 * step + i));
-        many[i].value.mutable_grad() = g;
-        single[i].mutable_grad() = g;
-        LoopStep(options, single[i], m[i], v[i], 0.1 * step, step);
+        for (const at::Tensor& p : {many[i].value, single[i].value, plain[i]}) p.mutable_grad() = g;
+        of_single[i]->Step(0.1 * step, step);
+        LoopStep(options, plain[i], m[i], v[i], 0.1 * step, step);
       }
       optimizer->Step(0.1 * step, step);
       for (std::size_t i = 0; i < shapes.size(); ++i) {
-        EXPECT_TRUE(at::equal(many[i].value, single[i])) << many[i].name << " after step " << step;
+        EXPECT_TRUE(at::equal(many[i].value, single[i].value)) << many[i].name << " after step " << step;
+        EXPECT_LT(Distance(many[i].value.detach(), plain[i].detach()), 4e-6) << many[i].name << " after step " << step;
       }
     }
     const std::size_t slots = options.kind == OptimizerKind::kAdamW ? 2 : 1;
     ASSERT_EQ(optimizer->State().size(), slots * shapes.size());
     for (std::size_t i = 0; i < shapes.size(); ++i) {
       EXPECT_EQ(optimizer->State()[slots * i].name, many[i].name + (slots == 2 ? ".exp_avg" : ".momentum"));
-      EXPECT_TRUE(at::equal(optimizer->State()[slots * i].value, m[i])) << many[i].name;
+      EXPECT_LT(Distance(optimizer->State()[slots * i].value, m[i]), 4e-6) << many[i].name;
     }
   }
 }
@@ -392,14 +399,23 @@ TEST(Optimizers, GradientNormIsThatOfOneLongVector) {
   }
 }
 
-TEST(Optimizers, ZeroGradPassesOverParametersWithoutOne) {
+// In chunks, by several threads, of a tensor whose memory is not in the order of its dimensions.
+TEST(Optimizers, GradientNormOfALargeParameterIsThatOfFp64) {
+  const NamedTensor p =
+      Parameter("w", at::zeros({1000, 3, 7, 11}, at::kFloat).contiguous(at::MemoryFormat::ChannelsLast));
+  const auto optimizer = MakeOptimizer({}, {p});
+  p.value.mutable_grad() = Normal(p.value.sizes(), 1, at::kFloat).contiguous(at::MemoryFormat::ChannelsLast);
+  const double want = p.value.grad().to(at::kDouble).norm().item<double>();
+  EXPECT_NEAR(optimizer->GradientNorm() / want, 1, 1e-13);
+}
+
+TEST(Optimizers, ZeroGradLeavesNoGradient) {
   const std::vector<NamedTensor> parameters = {Parameter("w", Normal({2, 2}, 1)), Parameter("v", Normal({2, 2}, 2))};
   const auto optimizer = MakeOptimizer({}, parameters);
   optimizer->ZeroGrad();
   parameters[1].value.mutable_grad() = Normal({2, 2}, 3);
   optimizer->ZeroGrad();
-  EXPECT_FALSE(parameters[0].value.grad().defined());
-  EXPECT_EQ(parameters[1].value.grad().abs().max().item<double>(), 0);
+  for (const NamedTensor& p : parameters) EXPECT_FALSE(p.value.grad().defined()) << p.name;
 }
 
 // Step t of T = 110, warm-up 10, peak 0.8, final 0.001: up by 0.08 a step, then q = (1 + cos(pi (t - 10) / 100)) / 2.

@@ -58,7 +58,7 @@ std::vector<at::Tensor> Joined(const std::vector<Embedded>& parts, std::vector<a
 
 }  // namespace
 
-Learner::Learner(const recipe::Recipe& recipe, Group& group, at::Device device)
+Learner::Learner(const recipe::Recipe& recipe, Group& group, at::Device device, std::size_t bucket_bytes)
     : recipe_(recipe),
       group_(group),
       model_(recipe, at::kFloat, device),
@@ -67,7 +67,7 @@ Learner::Learner(const recipe::Recipe& recipe, Group& group, at::Device device)
       scaler_(recipe.precision == recipe::Precision::kFp16) {
   std::vector<at::Tensor> parameters;
   for (const NamedTensor& p : model_.parameters().trained()) parameters.push_back(p.value);
-  reducer_ = std::make_unique<GradientReducer>(parameters, group_);
+  reducer_ = std::make_unique<GradientReducer>(parameters, group_, bucket_bytes);
 }
 
 Learner::~Learner() = default;

@@ -28,8 +28,10 @@ struct Update {
 // Owned and called by one thread. Every rank builds the same network and takes the same updates.
 class Learner {
  public:
-  // `group` outlives it. Computes on `device`; batches come in host memory.
-  Learner(const recipe::Recipe& recipe, Group& group, at::Device device);
+  // `group` outlives it. Computes on `device`; batches come in host memory. `bucket_bytes`: of gradients that one
+  // all-reduce carries (gradient_reducer.h).
+  Learner(const recipe::Recipe& recipe, Group& group, at::Device device,
+          std::size_t bucket_bytes = GradientReducer::kBucketBytes);
   ~Learner();
 
   // The update with this 1-based number, of `total`. All ranks decide alike from reduced values: RankError(kNumeric)

@@ -5,6 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <memory>
 #include <vector>
 
@@ -14,11 +15,15 @@ namespace vicreg::train {
 
 class GradientReducer {
  public:
-  // Parameters in the order of the forward pass. A group of one makes it do nothing.
-  GradientReducer(const std::vector<at::Tensor>& parameters, Group& group);
+  static constexpr std::size_t kBucketBytes = 25 << 20;
+
+  // Parameters in the order of the forward pass. A group of one makes it do nothing. What is reduced by one all-reduce
+  // has `bucket_bytes` at most, or one parameter; with more than there is, nothing is reduced while backward runs.
+  GradientReducer(const std::vector<at::Tensor>& parameters, Group& group, std::size_t bucket_bytes = kBucketBytes);
   ~GradientReducer();
 
-  // Before each backward, with the tensor it starts from. When backward returns, every .grad holds the average.
+  // Before each backward, with the tensor it starts from. When backward returns, every .grad holds the average, as a
+  // view of what was reduced.
   void Prepare(const at::Tensor& loss);
 
  private:

@@ -24,13 +24,13 @@ class Tiny : public Encoder {
   }
   at::Tensor Forward(const at::Tensor& images, int views, Group& group) override {
     at::Tensor x = images;
-    for (ConvBn& layer : layers_) x = layer.Forward(x, views, group).relu();
+    for (ConvBn& layer : layers_) x = layer.Forward(x, views, group, Activation::kRelu);
     return x.mean({2, 3});
   }
   at::Tensor Evaluate(const at::Tensor& images) const override {
     const at::NoGradGuard no_grad;
     at::Tensor x = images;
-    for (const ConvBn& layer : layers_) x = layer.Evaluate(x).relu_();
+    for (const ConvBn& layer : layers_) x = layer.Evaluate(x, Activation::kRelu);
     return x.mean({2, 3});
   }
   int64_t width() const override { return 192; }
@@ -51,13 +51,13 @@ class Mlp : public Encoder {
   }
   at::Tensor Forward(const at::Tensor& vectors, int views, Group& group) override {
     at::Tensor x = vectors;
-    for (DenseLayer& layer : layers_) x = layer.Forward(x, views, group).relu();
+    for (DenseLayer& layer : layers_) x = layer.Forward(x, views, group, Activation::kRelu);
     return x;
   }
   at::Tensor Evaluate(const at::Tensor& vectors) const override {
     const at::NoGradGuard no_grad;
     at::Tensor x = vectors;
-    for (const DenseLayer& layer : layers_) x = layer.Evaluate(x).relu_();
+    for (const DenseLayer& layer : layers_) x = layer.Evaluate(x, Activation::kRelu);
     return x;
   }
   int64_t width() const override { return width_; }

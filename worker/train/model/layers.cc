@@ -27,8 +27,9 @@ ConvBn::ConvBn(Parameters& p, const std::string& conv, const std::string& bn, co
       padding_(shape.padding) {}
 
 at::Tensor ConvBn::Convolve(const at::Tensor& x) const {
-  return weight_.dim() == 3 ? at::conv1d(x, weight_, {}, stride_, padding_)
-                            : at::conv2d(x, weight_, {}, stride_, padding_);
+  if (weight_.dim() == 3) return at::conv1d(x, weight_, {}, stride_, padding_);
+  // Channels innermost, as batch norm leaves them: no kernel has to turn them round.
+  return at::conv2d(ChannelsInnermost(x), weight_, {}, stride_, padding_);
 }
 
 DenseLayer::DenseLayer(Parameters& p, const std::string& name, int64_t in, int64_t out, bool bias, bool bn) {
@@ -38,14 +39,20 @@ DenseLayer::DenseLayer(Parameters& p, const std::string& name, int64_t in, int64
   if (bn) bn_.emplace(p, name + ".bn", out);
 }
 
-at::Tensor DenseLayer::Forward(const at::Tensor& x, int views, Group& group) {
-  const at::Tensor y = bias_.defined() ? at::linear(x, weight_, bias_) : at::linear(x, weight_);
-  return bn_ ? bn_->Forward(y, views, group) : y;
+at::Tensor DenseLayer::Multiply(const at::Tensor& x) const {
+  return bias_.defined() ? at::linear(x, weight_, bias_) : at::linear(x, weight_);
 }
 
-at::Tensor DenseLayer::Evaluate(const at::Tensor& x) const {
-  const at::Tensor y = bias_.defined() ? at::linear(x, weight_, bias_) : at::linear(x, weight_);
-  return bn_ ? bn_->Evaluate(y) : y;
+at::Tensor DenseLayer::Forward(const at::Tensor& x, int views, Group& group, Activation activation) {
+  const at::Tensor y = Multiply(x);
+  if (bn_) return bn_->Forward(y, views, group, activation);
+  return activation == Activation::kRelu ? y.relu() : y;
+}
+
+at::Tensor DenseLayer::Evaluate(const at::Tensor& x, Activation activation) const {
+  const at::Tensor y = Multiply(x);
+  if (bn_) return bn_->Evaluate(y, activation);
+  return activation == Activation::kRelu ? y.relu() : y;
 }
 
 }  // namespace vicreg::train

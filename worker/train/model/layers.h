@@ -1,7 +1,7 @@
 #pragma once
 
-// Layers that more than one network is made of. Statistics of batch norm are per view and over all ranks
-// (sync_batch_norm.h).
+// Layers that more than one network is made of, each with what activates it. Statistics of batch norm are per view and
+// over all ranks (sync_batch_norm.h).
 
 #include <ATen/core/Tensor.h>
 
@@ -25,8 +25,12 @@ class ConvBn {
  public:
   ConvBn(Parameters& p, const std::string& conv, const std::string& bn, const ConvShape& shape, double bn_weight = 1);
 
-  at::Tensor Forward(const at::Tensor& x, int views, Group& group) { return bn_.Forward(Convolve(x), views, group); }
-  at::Tensor Evaluate(const at::Tensor& x) const { return bn_.Evaluate(Convolve(x)); }
+  at::Tensor Forward(const at::Tensor& x, int views, Group& group, Activation activation) {
+    return bn_.Forward(Convolve(x), views, group, activation);
+  }
+  at::Tensor Evaluate(const at::Tensor& x, Activation activation) const {
+    return bn_.Evaluate(Convolve(x), activation);
+  }
 
  private:
   at::Tensor Convolve(const at::Tensor& x) const;
@@ -41,10 +45,12 @@ class DenseLayer {
  public:
   DenseLayer(Parameters& p, const std::string& name, int64_t in, int64_t out, bool bias, bool bn);
 
-  at::Tensor Forward(const at::Tensor& x, int views, Group& group);
-  at::Tensor Evaluate(const at::Tensor& x) const;
+  at::Tensor Forward(const at::Tensor& x, int views, Group& group, Activation activation);
+  at::Tensor Evaluate(const at::Tensor& x, Activation activation) const;
 
  private:
+  at::Tensor Multiply(const at::Tensor& x) const;
+
   at::Tensor weight_, bias_;
   std::optional<SyncBatchNorm> bn_;
 };

@@ -37,8 +37,7 @@ class Expander {
 
   at::Tensor Forward(at::Tensor x, int views, Group& group) {
     for (size_t i = 0; i < layers_.size(); ++i) {
-      x = layers_[i].Forward(x, views, group);
-      if (i + 1 < layers_.size()) x = x.relu();
+      x = layers_[i].Forward(x, views, group, i + 1 < layers_.size() ? Activation::kRelu : Activation::kNone);
     }
     return x;
   }

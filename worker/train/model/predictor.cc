@@ -11,7 +11,8 @@ Predictor::Predictor(const recipe::Recipe& recipe, int64_t width, Parameters& pa
 
 std::vector<at::Tensor> Predictor::Forward(const std::vector<at::Tensor>& embeddings, Group& group) {
   const int views = static_cast<int>(embeddings.size());
-  return out_.Forward(hidden_.Forward(at::cat(embeddings), views, group).relu(), views, group).chunk(views);
+  const at::Tensor hidden = hidden_.Forward(at::cat(embeddings), views, group, Activation::kRelu);
+  return out_.Forward(hidden, views, group, Activation::kNone).chunk(views);
 }
 
 }  // namespace vicreg::train

@@ -39,15 +39,15 @@ class Block {
   }
   at::Tensor Forward(const at::Tensor& x, int views, Group& group) {
     at::Tensor y = x;
-    for (size_t i = 0; i + 1 < branch_.size(); ++i) y = branch_[i].Forward(y, views, group).relu();
-    y = branch_.back().Forward(y, views, group);
-    return (y + (shortcut_.empty() ? x : shortcut_[0].Forward(x, views, group))).relu();
+    for (size_t i = 0; i + 1 < branch_.size(); ++i) y = branch_[i].Forward(y, views, group, Activation::kRelu);
+    y = branch_.back().Forward(y, views, group, Activation::kNone);
+    return y.add_(shortcut_.empty() ? x : shortcut_[0].Forward(x, views, group, Activation::kNone)).relu_();
   }
   at::Tensor Evaluate(const at::Tensor& x) const {
     at::Tensor y = x;
-    for (size_t i = 0; i + 1 < branch_.size(); ++i) y = branch_[i].Evaluate(y).relu_();
-    y = branch_.back().Evaluate(y);
-    return (y + (shortcut_.empty() ? x : shortcut_[0].Evaluate(x))).relu_();
+    for (size_t i = 0; i + 1 < branch_.size(); ++i) y = branch_[i].Evaluate(y, Activation::kRelu);
+    y = branch_.back().Evaluate(y, Activation::kNone);
+    return y.add_(shortcut_.empty() ? x : shortcut_[0].Evaluate(x, Activation::kNone)).relu_();
   }
 
  private:
@@ -81,13 +81,13 @@ class ResNet : public Encoder {
     }
   }
   at::Tensor Forward(const at::Tensor& samples, int views, Group& group) override {
-    at::Tensor x = Pool(stem_.Forward(samples, views, group).relu());
+    at::Tensor x = Pool(stem_.Forward(samples, views, group, Activation::kRelu));
     for (Block& block : blocks_) x = block.Forward(x, views, group);
     return Mean(x);
   }
   at::Tensor Evaluate(const at::Tensor& samples) const override {
     const at::NoGradGuard no_grad;
-    at::Tensor x = Pool(stem_.Evaluate(samples).relu_());
+    at::Tensor x = Pool(stem_.Evaluate(samples, Activation::kRelu));
     for (const Block& block : blocks_) x = block.Evaluate(x);
     return Mean(x);
   }

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "worker/train/distributed/group.h"
+#include "worker/train/model/channel_passes.h"
 #include "worker/train/model/parameters.h"
 
 namespace vicreg::train {
@@ -19,10 +20,11 @@ class SyncBatchNorm {
   // torchvision's names beneath `name`: weight, bias, running_mean, running_var, num_batches_tracked.
   SyncBatchNorm(Parameters& parameters, const std::string& name, int64_t channels, double initial_weight = 1);
 
-  // x: [views * n, C], [views * n, C, L] or [views * n, C, H, W].
-  at::Tensor Forward(const at::Tensor& x, int views, Group& group);
+  // x: [views * n, C], [views * n, C, L] or [views * n, C, H, W]. What comes out has its channels innermost in memory
+  // (channels_last), and went through the activation in the same pass.
+  at::Tensor Forward(const at::Tensor& x, int views, Group& group, Activation activation = Activation::kNone);
   // With the running statistics; no gradient.
-  at::Tensor Evaluate(const at::Tensor& x) const;
+  at::Tensor Evaluate(const at::Tensor& x, Activation activation = Activation::kNone) const;
 
  private:
   at::Tensor weight_, bias_, running_mean_, running_var_, batches_;

@@ -1,24 +1,51 @@
 #include "worker/train/optim/optimizer.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <numeric>
 #include <optional>
 
 namespace vicreg::train {
 namespace {
 
-// An update needs a copy of what it updates. Many at a time need not mean all at a time: 16 MiB of fp32, or one larger
-// parameter.
+// lars and larc need a copy of what they update. Many at a time need not mean all at a time: 16 MiB of fp32, or one
+// larger parameter.
 constexpr int64_t kBucketNumbers = int64_t{1} << 22;
 
 // Norms on the host, by one copy for the whole list.
 std::vector<double> Norms(at::TensorList tensors) {
   const at::Tensor norms = at::stack(at::_foreach_norm(tensors)).to(at::kCPU, at::kDouble);
   return {norms.const_data_ptr<double>(), norms.const_data_ptr<double>() + norms.numel()};
+}
+
+// In fp64, where ATen would first write an fp64 copy; the same bits for any number of threads. fp32 on a CPU.
+double SumOfSquares(const at::Tensor& tensor) {
+  constexpr int64_t kChunk = int64_t{1} << 16, kLanes = 8;
+  const at::Tensor dense = tensor.is_non_overlapping_and_dense() ? tensor : tensor.contiguous();
+  const float* const values = dense.const_data_ptr<float>();
+  const int64_t count = dense.numel(), chunks = (count + kChunk - 1) / kChunk;
+  std::vector<double> sums(static_cast<size_t>(chunks));
+  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t chunk = begin; chunk < end; ++chunk) {
+      double lanes[kLanes] = {};
+      const int64_t last = std::min(count, (chunk + 1) * kChunk);
+      int64_t i = chunk * kChunk;
+      for (; i + kLanes <= last; i += kLanes) {
+        for (int64_t lane = 0; lane < kLanes; ++lane) {
+          const double value = values[i + lane];
+          lanes[lane] += value * value;
+        }
+      }
+      for (; i < last; ++i) lanes[0] += static_cast<double>(values[i]) * values[i];
+      sums[static_cast<size_t>(chunk)] = std::accumulate(lanes, lanes + kLanes, 0.0);
+    }
+  });
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
 }
 
 class AdamW : public Optimizer {
@@ -29,20 +56,11 @@ class AdamW : public Optimizer {
 
   void Step(double rate, std::int64_t step) override {
     const at::NoGradGuard no_grad;
-    constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEpsilon = 1e-8;
-    const double correction1 = 1 - std::pow(kBeta1, static_cast<double>(step));
-    const double correction2 = std::sqrt(1 - std::pow(kBeta2, static_cast<double>(step)));
     for (Bucket& b : buckets_) {
       const std::vector<at::Tensor> g = b.Gradients();
-      std::vector<at::Tensor>&mean = b.state[0], &square = b.state[1];
-      at::_foreach_mul_(b.values, 1 - rate * decay_);
-      at::_foreach_lerp_(mean, g, 1 - kBeta1);
-      at::_foreach_mul_(square, kBeta2);
-      at::_foreach_addcmul_(square, g, g, 1 - kBeta2);
-      std::vector<at::Tensor> divisor = at::_foreach_sqrt(square);
-      at::_foreach_div_(divisor, correction2);
-      at::_foreach_add_(divisor, kEpsilon);
-      at::_foreach_addcdiv_(b.values, mean, divisor, -rate / correction1);
+      const std::vector<at::Tensor> steps(g.size(), at::full({}, step, g[0].options().dtype(at::kFloat)));
+      at::_fused_adamw_(b.values, g, b.state[0], b.state[1], /*max_exp_avg_sqs=*/{}, steps, rate, /*beta1=*/0.9,
+                        /*beta2=*/0.999, decay_, /*eps=*/1e-8, /*amsgrad=*/false, /*maximize=*/false);
     }
   }
 
@@ -61,15 +79,19 @@ class Momentum : public Optimizer {
   void Step(double rate, std::int64_t) override {
     const at::NoGradGuard no_grad;
     for (Bucket& b : buckets_) {
-      const std::vector<at::Tensor> direction = Direction(b, rate);
-      at::_foreach_mul_(b.state[0], 0.9);
-      at::_foreach_add_(b.state[0], direction);
-      at::_foreach_sub_(b.values, b.state[0], rate);
+      const Direction d = Towards(b, rate);
+      at::_fused_sgd_(b.values, d.gradients, b.state[0], d.decay, /*momentum=*/0.9, rate, /*dampening=*/0,
+                      /*nesterov=*/false, /*maximize=*/false, /*is_first_step=*/false);
     }
   }
 
  protected:
-  virtual std::vector<at::Tensor> Direction(const Bucket& bucket, double rate) const = 0;
+  // d = gradients + decay * p
+  struct Direction {
+    std::vector<at::Tensor> gradients;
+    double decay = 0;
+  };
+  virtual Direction Towards(const Bucket& bucket, double rate) const = 0;
 };
 
 class Sgd : public Momentum {
@@ -77,9 +99,7 @@ class Sgd : public Momentum {
   Sgd(const std::vector<NamedTensor>& parameters, double decay) : Momentum(parameters), decay_(decay) {}
 
  protected:
-  std::vector<at::Tensor> Direction(const Bucket& bucket, double) const override {
-    return at::_foreach_add(bucket.Gradients(), bucket.values, decay_);
-  }
+  Direction Towards(const Bucket& bucket, double) const override { return {bucket.Gradients(), decay_}; }
 
  private:
   const double decay_;
@@ -90,9 +110,9 @@ class Lars : public Momentum {
   Lars(const std::vector<NamedTensor>& parameters, double decay) : Momentum(parameters), decay_(decay) {}
 
  protected:
-  std::vector<at::Tensor> Direction(const Bucket& bucket, double) const override {
+  Direction Towards(const Bucket& bucket, double) const override {
     constexpr double kEta = 0.001;
-    if (bucket.one_dimension) return bucket.Gradients();
+    if (bucket.one_dimension) return {bucket.Gradients()};
     // The norm is taken after adding the decay, without an epsilon.
     std::vector<at::Tensor> g = at::_foreach_add(bucket.Gradients(), bucket.values, decay_);
     const std::vector<double> p_norms = Norms(bucket.values), g_norms = Norms(g);
@@ -101,7 +121,7 @@ class Lars : public Momentum {
       scales.emplace_back(p_norms[i] > 0 && g_norms[i] > 0 ? kEta * p_norms[i] / g_norms[i] : 1.0);
     }
     at::_foreach_mul_(g, scales);
-    return g;
+    return {g};
   }
 
  private:
@@ -114,9 +134,9 @@ class Larc : public Momentum {
       : Momentum(parameters), options_(options) {}
 
  protected:
-  std::vector<at::Tensor> Direction(const Bucket& bucket, double rate) const override {
+  Direction Towards(const Bucket& bucket, double rate) const override {
     std::vector<at::Tensor> g = bucket.Gradients();
-    if (bucket.one_dimension) return g;
+    if (bucket.one_dimension) return {g};
     const double decay = options_.weight_decay;
     const std::vector<double> p_norms = Norms(bucket.values), g_norms = Norms(g);  // before the decay is added
     std::vector<at::Scalar> scales;
@@ -128,7 +148,7 @@ class Larc : public Momentum {
     }
     g = at::_foreach_add(g, bucket.values, decay);
     at::_foreach_mul_(g, scales);
-    return g;
+    return {g};
   }
 
  private:
@@ -164,11 +184,8 @@ Optimizer::Optimizer(const std::vector<NamedTensor>& parameters, std::span<const
 }
 
 void Optimizer::ZeroGrad() {
-  const at::NoGradGuard no_grad;
-  for (const Bucket& bucket : buckets_) {
-    std::vector<at::Tensor> gradients = bucket.Gradients();
-    std::erase_if(gradients, [](const at::Tensor& g) { return !g.defined(); });
-    if (!gradients.empty()) at::_foreach_zero_(gradients);
+  for (Bucket& bucket : buckets_) {
+    for (at::Tensor& value : bucket.values) value.mutable_grad().reset();
   }
 }
 
@@ -180,7 +197,12 @@ void Optimizer::ScaleGradients(double factor) {
 double Optimizer::GradientNorm() const {
   double square = 0;
   for (const Bucket& bucket : buckets_) {
-    square += at::stack(at::_foreach_norm(bucket.Gradients(), 2, at::kDouble)).square().sum().item<double>();
+    const std::vector<at::Tensor> gradients = bucket.Gradients();
+    if (gradients[0].is_cpu() && gradients[0].scalar_type() == at::kFloat) {
+      for (const at::Tensor& g : gradients) square += SumOfSquares(g);
+    } else {
+      square += at::stack(at::_foreach_norm(gradients, 2, at::kDouble)).square().sum().item<double>();
+    }
   }
   return std::sqrt(square);
 }
