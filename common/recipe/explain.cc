@@ -43,6 +43,19 @@ std::string RegularisationText(const Regularize& terms) {
          (terms.on == RegularizeOn::kRaw ? "embeddings as they are" : "embeddings scaled to length sqrt(D)");
 }
 
+// "variance 12.5, covariance 1", once where all views have the same.
+std::string WeightsText(const std::vector<Branch>& views) {
+  const auto same = [&](const Branch& view) { return view.mu == views[0].mu && view.nu == views[0].nu; };
+  const auto text = [](const Branch& view) {
+    return "variance " + Number(view.mu) + ", covariance " + Number(view.nu);
+  };
+  if (std::all_of(views.begin(), views.end(), same)) return "per view: " + text(views[0]);
+  std::string all;
+  for (std::size_t i = 0; i < views.size(); ++i)
+    all += (i == 0 ? "view " : "; view ") + std::to_string(i + 1) + ": " + text(views[i]);
+  return all;
+}
+
 // What is minimised, and its weights as applied.
 void LossLines(const Resolved& resolved, const Explanation& e,
                const std::function<void(const std::string&, const std::string&)>& line) {
@@ -50,10 +63,11 @@ void LossLines(const Resolved& resolved, const Explanation& e,
   const v1::LossSpec& given = resolved.spec.loss();
   const std::string name = Name(loss.objective);
   if (loss.objective == Objective::kVicreg) {
-    line("loss", name + ", convention " + Name(loss.convention) + ", lambda " + Number(given.lambda()) + ", mu " +
-                     Number(given.mu()) + ", nu " + Number(given.nu()));
-    line("  effective weights", "invariance " + Number(loss.lambda_) + "; per view: variance " +
-                                    Number(loss.mu_per_view) + ", covariance " + Number(loss.nu_per_view));
+    line("loss",
+         name + ", convention " + Name(loss.convention) + ", lambda " + Number(given.lambda()) +
+             (loss.convention == Convention::kPerView ? ""
+                                                      : ", mu " + Number(given.mu()) + ", nu " + Number(given.nu())));
+    line("  effective weights", "invariance " + Number(loss.lambda_) + "; " + WeightsText(Views(resolved.recipe)));
     return;
   }
   line("loss", loss.objective == Objective::kBarlowTwins ? name + ", redundancy " + Number(loss.redundancy) : name);
@@ -72,11 +86,19 @@ void LossLines(const Resolved& resolved, const Explanation& e,
   line("  regularisation", Regularised(loss) ? "per view: " + RegularisationText(loss.regularize) : "none");
 }
 
-Json LossJson(const Loss& loss) {
-  if (loss.objective == Objective::kVicreg) {
-    return {{"lambda", loss.lambda_}, {"mu_per_view", loss.mu_per_view}, {"nu_per_view", loss.nu_per_view}};
-  }
+Json LossJson(const Recipe& r) {
+  const Loss& loss = r.loss;
   Json json;
+  if (loss.objective == Objective::kVicreg) {
+    json["lambda"] = loss.lambda_;
+    if (loss.convention != Convention::kPerView) {
+      json["mu_per_view"] = loss.mu_per_view;
+      json["nu_per_view"] = loss.nu_per_view;
+      return json;
+    }
+    for (const Branch& view : Views(r)) json["views"].push_back({{"variance", view.mu}, {"covariance", view.nu}});
+    return json;
+  }
   if (loss.objective == Objective::kBarlowTwins) json["redundancy"] = loss.redundancy;
   json["variance_per_view"] = loss.regularize.variance;
   json["covariance_per_view"] = loss.regularize.covariance;
@@ -96,12 +118,15 @@ Explanation Explain(const Resolved& resolved) {
   const std::int64_t n = r.batch_size, d = e.embedding_width;
   e.form = r.loss.form != LossForm::kAuto ? r.loss.form : d <= n ? LossForm::kCovariance : LossForm::kGram;
   e.rows_per_rank = (n + world - 1) / world;
-  // 4 bytes: gathered centred rows N*D of two views, or all-reduces of D*D (sent and received: 2(W-1)/W of it), one for
+  // 4 bytes: gathered centred rows N*D of each view, or all-reduces of D*D (sent and received: 2(W-1)/W of it), one for
   // each view or for the pair that Barlow Twins correlates; beside which its regularisation is another such pass.
+  const std::int64_t views = r.views;
   const bool pair = r.loss.objective == Objective::kBarlowTwins;
-  const std::int64_t gathers = pair && Regularised(r.loss) ? 2 : 1, matrices = !pair ? 2 : Regularised(r.loss) ? 3 : 1;
+  const std::int64_t gathers = pair && Regularised(r.loss) ? 2 : 1, matrices = !pair                 ? views
+                                                                               : Regularised(r.loss) ? 3
+                                                                                                     : 1;
   e.loss_bytes = world == 1                  ? 0
-                 : e.form == LossForm::kGram ? gathers * 2 * 4 * n * d * (world - 1) / world
+                 : e.form == LossForm::kGram ? gathers * views * 4 * n * d * (world - 1) / world
                                              : matrices * 4 * 2 * d * d * (world - 1) / world;
   e.predictor_parameters = PredictorParameters(r.loss.predictor, d, r.expander_norm);
   const std::int64_t followed = e.encoder_parameters + e.expander_parameters,
@@ -110,7 +135,7 @@ Explanation Explain(const Resolved& resolved) {
   e.state_bytes =
       parameters * 4 * (r.optimizer.kind == OptimizerKind::kAdamW ? 4 : 3) + (r.loss.momentum ? 4 * followed : 0);
   e.loss_memory_bytes =
-      2 * 4 *
+      views * 4 *
       (e.form == LossForm::kGram ? n * d + 4 * e.rows_per_rank * d + e.rows_per_rank * std::min<std::int64_t>(n, 1024)
                                  : d * d + 4 * e.rows_per_rank * d);
   return e;
@@ -130,6 +155,7 @@ std::string ExplainText(const Resolved& resolved) {
                     " of " + std::to_string(r.batch_size) + " rows each");
   line("encoder", resolved.spec.encoder().name() + ", " + std::to_string(e.encoder_parameters) +
                       " parameters, representation of " + std::to_string(e.representation_width));
+  line("views", std::to_string(r.views) + " of each sample, one network for all");
   line("expander",
        std::to_string(e.expander_parameters) + " parameters, embedding of D = " + std::to_string(e.embedding_width) +
            (r.expander_norm == ExpanderNorm::kNone ? ", no norm between layers" : "") +
@@ -168,7 +194,8 @@ nlohmann::ordered_json ExplainJson(const Resolved& resolved) {
   return {{"name", resolved.spec.name()},
           {"recipe_hash", resolved.hash},
           {"objective", Name(r.loss.objective)},
-          {"effective_weights", LossJson(r.loss)},
+          {"effective_weights", LossJson(r)},
+          {"views", r.views},
           {"momentum", r.loss.momentum ? Json(*r.loss.momentum) : Json()},
           {"encoder_parameters", e.encoder_parameters},
           {"expander_parameters", e.expander_parameters},

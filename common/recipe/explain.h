@@ -18,7 +18,7 @@ struct Explanation {
   std::int64_t loss_bytes = 0;         // received per rank and step by the loss's collectives
   std::int64_t gradient_bytes = 0;     // reduced per rank and step
   std::int64_t state_bytes = 0;        // parameters, gradients and optimizer state, and the target's parameters
-  std::int64_t loss_memory_bytes = 0;  // the loss's buffers, both views
+  std::int64_t loss_memory_bytes = 0;  // the loss's buffers, all views
 };
 
 Explanation Explain(const Resolved& resolved);

@@ -24,6 +24,10 @@ std::vector<Branch> Views(const Recipe& r) {
                      r.augmentation};
   std::vector<Branch> views(static_cast<std::size_t>(r.views), first);
   for (std::size_t i = 1; i < views.size(); ++i) views[i].shared = true;
+  for (std::size_t i = 0; i < std::min(views.size(), r.loss.per_view.size()); ++i) {
+    views[i].mu = r.loss.per_view[i].mu;
+    views[i].nu = r.loss.per_view[i].nu;
+  }
   return views;
 }
 

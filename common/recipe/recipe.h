@@ -44,12 +44,18 @@ struct Regularize {
   RegularizeOn on = RegularizeOn::kRaw;
 };
 
+// Of the variance and the covariance term of one view, as they are applied.
+struct ViewWeights {
+  double mu = 12.5, nu = 1;
+};
+
 // Only for kVicreg: convention, and lambda, mu and nu: `mu` and `nu` are per view, after the convention was applied
 // (branches have their own); lambda multiplies the mean squared difference. Only for others: what follows `form`.
 struct Loss {
   Objective objective = Objective::kVicreg;
   Convention convention = Convention::kAuthors;
   double lambda_ = 25, mu_per_view = 12.5, nu_per_view = 1;
+  std::vector<ViewWeights> per_view;  // one for each view; not empty: then mu_per_view and nu_per_view say nothing
   LossForm form = LossForm::kAuto;
   double redundancy = 0;           // kBarlowTwins
   std::int64_t predictor = 0;      // kSimSiam, kByol: hidden width; 0: no predictor
@@ -135,9 +141,6 @@ std::vector<Branch> Views(const Recipe& recipe);
 
 // mu and nu of each of `views` views. Two views: kAuthors mu/2 and nu, kPaper mu and nu, kVicregl mu/2 and nu/2 each;
 // with more, the sum of their weights stays what it is with two. kPerView: as they are.
-struct ViewWeights {
-  double mu = 12.5, nu = 1;
-};
 ViewWeights WeightsPerView(Convention convention, double mu, double nu, int views);
 
 // Where an export keeps the encoder of a branch: "encoder.safetensors", "encoder-<branch>.safetensors".

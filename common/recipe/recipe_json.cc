@@ -111,7 +111,9 @@ Json OtherLossJson(const Loss& loss) {
 Json LossJson(const Recipe& r) {
   if (r.loss.objective != Objective::kVicreg) return OtherLossJson(r.loss);
   Json json = {{"convention", Name(r.loss.convention)}, {"lambda", r.loss.lambda_}};
-  if (r.branches.empty()) {
+  if (!r.loss.per_view.empty()) {
+    for (const ViewWeights& view : r.loss.per_view) json["per_view"].push_back({{"mu", view.mu}, {"nu", view.nu}});
+  } else if (r.branches.empty()) {
     json["mu_per_view"] = r.loss.mu_per_view;
     json["nu_per_view"] = r.loss.nu_per_view;
   }
@@ -122,7 +124,7 @@ Json LossJson(const Recipe& r) {
 // The oldest version that can say it.
 int Version(const Recipe& r) {
   if (r.loss.objective != Objective::kVicreg) return 5;
-  if (r.views != 2 || !r.branches.empty() || r.data.format != DataFormat::kIdx) return 4;
+  if (r.views != 2 || !r.loss.per_view.empty() || !r.branches.empty() || r.data.format != DataFormat::kIdx) return 4;
   if (r.precision != Precision::kFp32) return 3;
   const bool first = r.encoder.zero_init_residual && r.expander_norm == ExpanderNorm::kBatchNorm &&
                      r.embedding_norm == EmbeddingNorm::kRaw;
@@ -238,7 +240,9 @@ Loss LossFrom(const Json& json, bool branches) {
   loss.convention = Parse(json.at("convention").get<std::string>(),
                           {Convention::kAuthors, Convention::kPaper, Convention::kVicregl, Convention::kPerView});
   loss.lambda_ = json.at("lambda");
-  if (!branches) {
+  if (!branches && json.contains("per_view")) {
+    for (const Json& view : json.at("per_view")) loss.per_view.push_back({view.at("mu"), view.at("nu")});
+  } else if (!branches) {
     loss.mu_per_view = json.at("mu_per_view");
     loss.nu_per_view = json.at("nu_per_view");
   }
@@ -346,6 +350,10 @@ Recipe Deserialize(std::string_view text) {
     r.embedding_norm = Parse(json.value("embedding_norm", std::string("raw")),
                              {EmbeddingNorm::kRaw, EmbeddingNorm::kL2, EmbeddingNorm::kStd});
     r.loss = LossFrom(json.at("loss"), !r.branches.empty());
+    if (!r.loss.per_view.empty() && r.loss.per_view.size() != static_cast<std::size_t>(r.views)) {
+      throw std::invalid_argument("weights of " + std::to_string(r.loss.per_view.size()) + " views for " +
+                                  std::to_string(r.views));
+    }
     r.batch_size = json.at("batch_size");
     r.length = LengthFrom(json.at("length"));
     const Json& optimizer = json.at("optimizer");

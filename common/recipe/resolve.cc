@@ -63,8 +63,13 @@ void Resolver::RefuseUnknown(const google::protobuf::Message& message, const std
   std::vector<const google::protobuf::FieldDescriptor*> fields;
   reflection.ListFields(message, &fields);
   for (const auto* field : fields) {
-    if (field->is_repeated()) continue;
-    if (field->cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_MESSAGE) {
+    if (field->is_repeated()) {
+      if (field->cpp_type() != google::protobuf::FieldDescriptor::CPPTYPE_MESSAGE) continue;
+      for (int i = 0; i < reflection.FieldSize(message, field); ++i) {
+        RefuseUnknown(reflection.GetRepeatedMessage(message, field, i),
+                      prefix + field->name() + "[" + std::to_string(i) + "]");
+      }
+    } else if (field->cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_MESSAGE) {
       RefuseUnknown(reflection.GetMessage(message, field), prefix + field->name());
     } else if (field->cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_ENUM) {
       const int value = reflection.GetEnumValue(message, field);

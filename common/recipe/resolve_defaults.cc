@@ -60,6 +60,11 @@ void Resolver::ApplyPreset() {
   if (given_.has_optimizer() && !given_.optimizer().name().empty()) s().clear_optimizer();
   if (given_.loss().objective() != v1::OBJECTIVE_UNSPECIFIED && given_.loss().objective() != s().loss().objective())
     s().clear_loss();
+  if (PerView()) {
+    s().mutable_loss()->clear_convention();
+    s().mutable_loss()->clear_mu();
+    s().mutable_loss()->clear_nu();
+  }
   if (given_.checkpoint().has_every()) s().mutable_checkpoint()->clear_every();
   if (given_.evaluation().knn().has_every()) s().mutable_evaluation()->mutable_knn()->clear_every();
   s().MergeFrom(given_);
@@ -91,6 +96,7 @@ void Resolver::FillDefaults() {
   if (j.embedding_norm() == v1::EMBEDDING_NORM_UNSPECIFIED) j.set_embedding_norm(v1::EMBEDDING_NORM_RAW);
   if (j.accumulate() == 0 && !Written("accumulate")) j.set_accumulate(1);
   FillOptimizer();
+  if (j.views() == 0 && !Written("views")) j.set_views(2);
   v1::AugmentationSpec& views = *j.mutable_augmentation();
   if (views.preset().empty()) views.set_preset("cifar");
   if (views.size() == 0 && !Written("augmentation.size")) views.set_size(32);

@@ -37,8 +37,10 @@ void Resolver::FillObjective() {
   if (loss.form() == v1::LOSS_FORM_UNSPECIFIED) loss.set_form(v1::LOSS_FORM_AUTO);
   const recipe::Objective objective = ObjectiveOf(loss.objective());
   if (objective == recipe::Objective::kVicreg) {
-    if (loss.convention() == v1::CONVENTION_UNSPECIFIED) loss.set_convention(v1::CONVENTION_AUTHORS);
+    if (loss.convention() == v1::CONVENTION_UNSPECIFIED)
+      loss.set_convention(PerView() ? v1::CONVENTION_PER_VIEW : v1::CONVENTION_AUTHORS);
     if (!loss.has_lambda()) loss.set_lambda(25);
+    if (loss.convention() == v1::CONVENTION_PER_VIEW) return;
     if (!loss.has_mu()) loss.set_mu(25);
     if (!loss.has_nu()) loss.set_nu(1);
     return;
@@ -53,7 +55,7 @@ void Resolver::FillObjective() {
     loss.set_regularize_on(v1::REGULARIZE_ON_RAW);
 }
 
-void Resolver::CheckWeight(const char* field, double value) {
+void Resolver::CheckWeight(const std::string& field, double value) {
   if (!(value >= 0 && value <= kMost)) Bad(field, "found " + Number(value) + "; expected a number from 0 to 1e12");
 }
 
@@ -72,6 +74,7 @@ void Resolver::RefuseOthersKeys(recipe::Objective objective) {
   refuse(!vicreg && loss.has_lambda(), "lambda", coefficients);
   refuse(!vicreg && loss.has_mu(), "mu", coefficients);
   refuse(!vicreg && loss.has_nu(), "nu", coefficients);
+  refuse(!vicreg && loss.per_view_size() > 0, "per_view", coefficients);
   refuse(!barlow && loss.has_redundancy(), "redundancy",
          "has no redundancy term: remove the key, or use objective: barlow_twins");
   refuse(!Predicts(objective) && loss.has_predictor(), "predictor",
@@ -94,6 +97,7 @@ void Resolver::Objective() {
                   : loss.form() == v1::LOSS_FORM_COVARIANCE ? LossForm::kCovariance
                                                             : LossForm::kAuto;
   RefuseOthersKeys(out_loss.objective);
+  CheckViews();
   switch (out_loss.objective) {
     case recipe::Objective::kVicreg:
       return VicregCoefficients();
@@ -113,30 +117,71 @@ void Resolver::Objective() {
   Regularisation();
 }
 
+// The others compare one view with one other.
+void Resolver::CheckViews() {
+  const std::int32_t views = s().views();
+  if (!Range("views", views, 2, kMostViews)) return;
+  out.recipe.views = views;
+  const recipe::Objective objective = out.recipe.loss.objective;
+  if (objective != recipe::Objective::kVicreg && views != 2) {
+    Bad("views", "found " + std::to_string(views) + "; expected 2, for which alone " + Name(objective) +
+                     " is defined: remove the key, or use objective: vicreg");
+  }
+}
+
+// Whether the job gives the weights of each view as they are.
+bool Resolver::PerView() const {
+  return given_.loss().convention() == v1::CONVENTION_PER_VIEW || given_.loss().per_view_size() > 0;
+}
+
 void Resolver::VicregCoefficients() {
   const v1::LossSpec& loss = s().loss();
   CheckWeight("loss.lambda", loss.lambda());
-  CheckWeight("loss.mu", loss.mu());
-  CheckWeight("loss.nu", loss.nu());
   Loss& out_loss = out.recipe.loss;
   out_loss.lambda_ = loss.lambda();
+  if (loss.convention() == v1::CONVENTION_PER_VIEW) return WeightsOfEachView();
+  CheckWeight("loss.mu", loss.mu());
+  CheckWeight("loss.nu", loss.nu());
+  if (loss.per_view_size() > 0) {
+    Bad("loss.per_view",
+        "stands beside a convention that weighs all views alike; expected convention: per_view: write "
+        "that, or remove the key");
+  }
   // vicreg: the published code halves mu by averaging both views' hinge, the paper does not, VICRegL halves nu as
   // well.
-  switch (loss.convention()) {
-    case v1::CONVENTION_PAPER:
-      out_loss.convention = Convention::kPaper;
-      out_loss.mu_per_view = loss.mu();
-      out_loss.nu_per_view = loss.nu();
-      break;
-    case v1::CONVENTION_VICREGL:
-      out_loss.convention = Convention::kVicregl;
-      out_loss.mu_per_view = loss.mu() / 2;
-      out_loss.nu_per_view = loss.nu() / 2;
-      break;
-    default:
-      out_loss.convention = Convention::kAuthors;
-      out_loss.mu_per_view = loss.mu() / 2;
-      out_loss.nu_per_view = loss.nu();
+  out_loss.convention = loss.convention() == v1::CONVENTION_PAPER     ? Convention::kPaper
+                        : loss.convention() == v1::CONVENTION_VICREGL ? Convention::kVicregl
+                                                                      : Convention::kAuthors;
+  const ViewWeights each = WeightsPerView(out_loss.convention, loss.mu(), loss.nu(), out.recipe.views);
+  out_loss.mu_per_view = each.mu;
+  out_loss.nu_per_view = each.nu;
+}
+
+void Resolver::WeightsOfEachView() {
+  const v1::LossSpec& loss = s().loss();
+  out.recipe.loss.convention = Convention::kPerView;
+  for (const auto& [has, key] : {std::pair{loss.has_mu(), "loss.mu"}, {loss.has_nu(), "loss.nu"}}) {
+    if (has) Bad(key, "weighs all views alike, convention per_view weighs each: remove the key");
+  }
+  const bool counted = s().views() >= 2 && s().views() <= kMostViews;  // else that is what is wrong
+  if (counted && loss.per_view_size() != s().views()) {
+    Bad("loss.per_view", "found weights of " + std::to_string(loss.per_view_size()) + " views; expected " +
+                             std::to_string(s().views()) +
+                             ", one entry {variance: 12.5, covariance: 1} for each of views");
+  }
+  for (int i = 0; i < loss.per_view_size(); ++i) {
+    const v1::ViewWeightsSpec& view = loss.per_view(i);
+    const std::string field = "loss.per_view[" + std::to_string(i) + "].";
+    const auto weight = [&](const std::string& key, bool has, double value) {
+      if (!has) {
+        Bad(field + key, "missing; expected a number from 0 to 1e12");
+      } else {
+        CheckWeight(field + key, value);
+      }
+    };
+    weight("variance", view.has_variance(), view.variance());
+    weight("covariance", view.has_covariance(), view.covariance());
+    out.recipe.loss.per_view.push_back({view.variance(), view.covariance()});
   }
 }
 
@@ -178,18 +223,34 @@ void Resolver::WarnOfObjective() {
   const v1::LossSpec& loss = s().loss();
   const auto warn = [&](const std::string& text) { out.warnings.push_back(text); };
   switch (out.recipe.loss.objective) {
-    case recipe::Objective::kVicreg:
-      if (loss.lambda() == 0 || loss.mu() == 0 || loss.nu() == 0) {
+    case recipe::Objective::kVicreg: {
+      double mu = 0, nu = 0;  // over all views: one of them alone may go without
+      for (const Branch& view : Views(out.recipe)) {
+        mu += view.mu;
+        nu += view.nu;
+      }
+      if (loss.lambda() == 0 || mu == 0 || nu == 0) {
         warn(
             "a loss coefficient is 0: without invariance views stay unrelated, without variance embeddings collapse, "
             "without covariance "
             "dimensions repeat each other");
+      }
+      if (loss.convention() == v1::CONVENTION_PER_VIEW) {
+        for (const Branch& view : Views(out.recipe)) {
+          if (view.nu < view.mu || view.nu == 0) continue;
+          warn(
+              "a view's covariance weight is not below its variance weight: the covariance term can pull the spread to "
+              "zero faster than the variance term holds it");
+          break;
+        }
+        return;
       }
       if (loss.nu() >= loss.mu())
         warn("nu >= mu: the covariance term can pull the spread to zero faster than the variance term holds it");
       if (loss.lambda() != loss.mu())
         warn("lambda != mu: the published results use equal weights for invariance and variance");
       return;
+    }
     case recipe::Objective::kBarlowTwins:
       if (loss.redundancy() == 0) warn("redundancy is 0: nothing keeps dimensions from repeating each other");
       return;

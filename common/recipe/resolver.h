@@ -24,6 +24,9 @@ std::string Suggest(const std::string& found, const std::vector<std::string>& kn
 // Whether `width` can be chosen.
 bool HasWidth(const Architecture& architecture);
 
+// Of a sample. The loss compares every pair of them.
+inline constexpr int kMostViews = 16;
+
 // The small stem keeps a view at its full size through a whole stage.
 inline constexpr int kSmallStemPixels = 64, kStandardStemPixels = 32;
 
@@ -66,9 +69,12 @@ class Resolver {
   void Encoder();
   void Network();
   void Objective();
-  void CheckWeight(const char* field, double value);
+  void CheckWeight(const std::string& field, double value);
+  bool PerView() const;
   void RefuseOthersKeys(recipe::Objective objective);
+  void CheckViews();
   void VicregCoefficients();
+  void WeightsOfEachView();
   void Regularisation();
   void Accumulation();
   Length CheckLength(const std::string& field, const v1::Length& length, std::int64_t least);

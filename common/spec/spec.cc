@@ -178,13 +178,19 @@ class Walker {
     }
     if (field.is_repeated()) {
       if (node.kind != TreeNode::Kind::kSequence) {
-        Complain(node.mark, path, Found(node) + "; expected a list, such as [1024, 1024]");
+        Complain(node.mark, path,
+                 Found(node) + "; expected a list, such as " +
+                     (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE ? "[{...}, {...}]" : "[1024, 1024]"));
         return;
       }
       for (std::size_t i = 0; i < node.items.size(); ++i) {
         const std::string item = path + "[" + std::to_string(i) + "]";
         out_.marks[item] = node.items[i].mark;
         const TreeNode& given = node.items[i];
+        if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+          Read(given, *reflection.AddMessage(&message, &field), item);
+          continue;
+        }
         const auto value =
             given.kind == TreeNode::Kind::kScalar && !given.quoted ? ParseInteger(given.scalar) : std::nullopt;
         if (!value) Complain(given.mark, item, Found(given) + "; expected a whole number" + QuoteHint(given));
@@ -268,7 +274,20 @@ class Walker {
   Parsed& out_;
 };
 
-// Puts `value` at `path` of the tree, making maps on the way; a map made from a shorthand scalar is replaced.
+// The item that `key` ("per_view[1]") names beneath the map `node`; nullptr: it is not of that form, or there is no
+// such item.
+TreeNode* Item(TreeNode& node, const std::string& key) {
+  const std::size_t open = key.find('[');
+  if (open == std::string::npos || key.back() != ']') return nullptr;
+  const auto index = ParseInteger<std::size_t>(std::string_view(key).substr(open + 1, key.size() - open - 2));
+  const auto list = std::find_if(node.entries.begin(), node.entries.end(),
+                                 [&](const auto& e) { return e.first.scalar == key.substr(0, open); });
+  const bool there = index && list != node.entries.end() && *index < list->second.items.size();
+  return there ? &list->second.items[*index] : nullptr;
+}
+
+// Puts `value` at `path` of the tree, making maps on the way; a map made from a shorthand scalar is replaced. Items of
+// a list that the file has are "list[0]".
 void Override(TreeNode& root, std::string_view path, TreeNode value) {
   TreeNode* node = &root;
   while (true) {
@@ -278,6 +297,15 @@ void Override(TreeNode& root, std::string_view path, TreeNode value) {
     }
     const std::size_t dot = path.find('.');
     const std::string key(path.substr(0, dot));
+    if (TreeNode* item = Item(*node, key); item != nullptr) {
+      if (dot == std::string_view::npos) {
+        *item = std::move(value);
+        return;
+      }
+      node = item;
+      path.remove_prefix(dot + 1);
+      continue;
+    }
     auto found =
         std::find_if(node->entries.begin(), node->entries.end(), [&](const auto& e) { return e.first.scalar == key; });
     if (found == node->entries.end()) {

@@ -21,7 +21,7 @@ struct Parsed {
   std::vector<Problem> problems;      // in file order; empty: fine
 };
 
-// `sets` are "field.path=value" overrides, the value in YAML.
+// `sets` are "field.path=value" overrides, the value in YAML; items of a list that the text holds are "list[0]".
 Parsed ParseJobWithMarks(std::string_view text, const std::vector<std::string>& sets = {});
 
 // InvalidArgument: one line per problem, "file:line:column: field: what".

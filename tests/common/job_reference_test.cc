@@ -56,6 +56,10 @@ constexpr char kByol[] =
     " optimizer: {name: adamw, lr: 1}, loss: {objective: byol, regularize: {covariance: 1}}}";
 constexpr const char* kObjectives[][2] = {
     {"vicreg", kAdamW}, {"barlow_twins", kBarlow}, {"simsiam", kSimSiam}, {"byol", kByol}};
+// Where the keys of lists of maps are read.
+constexpr char kPerView[] =
+    "{name: a, data: {root: a}, expander: [8], batch_size: 256, length: 100 steps, evaluation: {knn: {}},"
+    " optimizer: {name: adamw, lr: 1}, loss: {per_view: [{variance: 1, covariance: 1}, {variance: 1, covariance: 1}]}}";
 constexpr char kLonger[] =
     "{name: a, data: {root: a}, expander: [8], batch_size: 256, length: 200 steps, evaluation: {knn: {}},"
     " optimizer: {name: adamw, lr: 1}}";
@@ -104,12 +108,21 @@ struct Key {
   const FieldDescriptor* field;
 };
 
-// Depth first, in the order of job.proto.
+// Depth first, in the order of job.proto. Keys of a list's maps are "list[].key".
 void Collect(const Descriptor& type, const std::string& prefix, std::vector<Key>& out) {
   for (int i = 0; i < type.field_count(); ++i) {
-    out.push_back({prefix + type.field(i)->name(), type.field(i)});
-    if (IsMap(*type.field(i))) Collect(*type.field(i)->message_type(), out.back().path + ".", out);
+    const FieldDescriptor& field = *type.field(i);
+    out.push_back({prefix + field.name(), &field});
+    if (IsMap(field)) Collect(*field.message_type(), out.back().path + (field.is_repeated() ? "[]." : "."), out);
   }
+}
+
+bool OfAList(const Key& key) { return key.path.find("[]") != std::string::npos; }
+
+// "list[0].key".
+std::string OfTheFirst(std::string path) {
+  if (const std::size_t at = path.find("[]"); at != std::string::npos) path.insert(at + 1, "0");
+  return path;
 }
 
 std::vector<Key> Keys() {
@@ -119,7 +132,7 @@ std::vector<Key> Keys() {
 }
 
 std::string TypeOf(const FieldDescriptor& field) {
-  if (field.is_repeated()) return "list of whole numbers";
+  if (field.is_repeated()) return IsMap(field) ? "list of maps" : "list of whole numbers";
   switch (field.cpp_type()) {
     case FieldDescriptor::CPPTYPE_STRING:
       return "string";
@@ -155,7 +168,7 @@ std::string Show(const Json& value) {
 std::string ValueIn(const char* job, const Key& key) {
   const auto resolved = recipe::ResolveText(job, "job");
   EXPECT_TRUE(resolved.ok()) << resolved.status();
-  if (spec::ParseJobWithMarks(job).marks.count(key.path) != 0) return "required";
+  if (spec::ParseJobWithMarks(job).marks.count(OfTheFirst(key.path)) != 0) return "required";
   Json json = spec::ToJson(resolved->spec);
   std::istringstream parts(key.path);
   for (std::string part; std::getline(parts, part, '.');) {
@@ -186,6 +199,7 @@ std::string Differing(const Key& key, std::span<const char* const[2]> jobs) {
 
 std::string DefaultOf(const Key& key) {
   if (IsMap(*key.field)) return "";
+  if (OfAList(key)) return ValueIn(kPerView, key);
   const std::string adamw = ValueIn(kAdamW, key);
   const bool chooses = key.path == "loss.objective" || key.path.rfind("loss.regularize.", 0) == 0;  // written above
   for (const auto& text : {Differing(key, kOptimizers), chooses ? "" : Differing(key, kObjectives)}) {
@@ -197,8 +211,9 @@ std::string DefaultOf(const Key& key) {
 }
 
 // What the resolver says it expects in place of the value `wrong`.
-std::string Expected(const std::string& path, const std::string& wrong) {
-  for (const char* job : {kAdamW, kLars, kLarc, kBarlow, kByol}) {
+std::string Expected(const std::string& key, const std::string& wrong) {
+  const std::string path = OfTheFirst(key);
+  for (const char* job : {kAdamW, kLars, kLarc, kBarlow, kByol, kPerView}) {
     std::istringstream lines{std::string(recipe::ResolveText(job, "job", {path + "=" + wrong}).status().message())};
     for (std::string line; std::getline(lines, line);) {
       // "job: FIELD: found ...; expected ...", where FIELD may be an item of the key or the map that it belongs to.
@@ -250,6 +265,7 @@ One training job in YAML or JSON, at most 256 KiB of UTF-8. `scripts/reference` 
 - Keys are checked strictly: unknown and repeated keys, quoted numbers, NaN, infinity, anchors, aliases, tags and a second
   document are errors. All errors are shown at once, each as `file:line:column: key: found ...; expected ...`.
 - `--set key=value` overrides one key, named as below; the value is YAML: `--set optimizer.lr=2e-3`, `--set 'expander=[512, 512]'`.
+  Of a list that the file holds it overrides one item: `--set 'loss.per_view[0].variance=3'`; below, `[]` stands for any of them.
 - A **length** is `30 steps`, `10 epochs`, `{steps: 30}` or `{epochs: 10}`. `world_size: 2` is short for `{min: 2, max: 2}`.
 - `preset` fills the keys that the file leaves out. A list replaces the preset's list; naming an `optimizer.name` drops the
   preset's rate with its optimizer, naming another `loss.objective` the preset's coefficients.

@@ -95,6 +95,7 @@ schedule: {warmup: 10 steps, final: 0}
 augmentation: {preset: cifar, size: 32}
 precision: fp32
 accumulate: 1
+views: 2
 checkpoint: {every: 100 steps, keep: 3}
 restart: {charges: 3}
 )";
@@ -182,6 +183,7 @@ TEST(Limits, HoldExactlyAtTheirBorders) {
       {"loss.lambda", {}, {"0", "1e12"}, {"-1e-9", "1.01e12"}},
       {"loss.mu", {}, {"0", "1e12"}, {"-1e-9", "1.01e12"}},
       {"loss.nu", {}, {"0", "1e12"}, {"-1e-9", "1.01e12"}},
+      {"views", {}, {"2", "3", "16"}, {"-2", "0", "1", "17"}},
       {"batch_size", {}, {"2", "1048576"}, {"-2", "0", "1", "1048577"}},
       {"length", {}, {"1 steps", "1099511627776 steps"}, {"-1 steps", "0 steps", "1099511627777 steps"}},
       {"length", {}, {"0.001 epochs", "1000000 epochs"}, {"-1 epochs", "0 epochs", "1000001 epochs", "1e300 epochs"}},
@@ -238,7 +240,7 @@ TEST(Limits, HoldForEachLayerOfTheExpander) {
 TEST(Limits, ZeroInTheFileIsNotTakenForAbsentEvenUnderAPreset) {
   const std::string preset = "{name: demo, preset: demo-cpu, data: {root: r}}";
   for (const std::string field :
-       {"batch_size", "augmentation.size", "checkpoint.keep", "evaluation.knn.k", "data.channels"}) {
+       {"views", "batch_size", "augmentation.size", "checkpoint.keep", "evaluation.knn.k", "data.channels"}) {
     EXPECT_THAT(ProblemsOf(preset, {field + "=0"}), ElementsAre(StartsWith("job: " + field + ": found 0"))) << field;
   }
   EXPECT_THAT(ProblemsOf(preset, {"expander=[]"}), ElementsAre(StartsWith("job: expander: missing")));
@@ -459,6 +461,14 @@ TEST(Hash, ChangesWithEveryPartOfTheExperiment) {
       {"loss.nu=2"},
       {"loss.form=gram"},
       {"loss.form=covariance"},
+      {"views=3"},
+      {"views=4"},
+      {"loss={per_view: [{variance: 12.5, covariance: 1}, {variance: 12.5, covariance: 1}]}"},
+      {"loss={per_view: [{variance: 12.5, covariance: 1}, {variance: 12.5, covariance: 2}]}"},
+      {"loss={per_view: [{variance: 12.5, covariance: 2}, {variance: 12.5, covariance: 1}]}"},
+      {"views=3",
+       "loss={per_view: [{variance: 1, covariance: 1}, {variance: 2, covariance: 1}, {variance: 3, "
+       "covariance: 1}]}"},
       {"batch_size=128"},
       {"length=101 steps", "schedule.warmup=10 steps"},
       {"length=1 epoch", "schedule.warmup=10 steps"},
@@ -549,6 +559,7 @@ TEST(RecipeJson, IsOfALaterVersionOnlyWithWhatAnEarlierCannotSay) {
   EXPECT_EQ(version([](Recipe& r) { r.expander_norm = ExpanderNorm::kNone; }), 2);
   EXPECT_EQ(version([](Recipe& r) { r.embedding_norm = EmbeddingNorm::kL2; }), 2);
   EXPECT_EQ(version([](Recipe& r) { r.views = 3; }), 4);
+  EXPECT_EQ(version([](Recipe& r) { r.loss.per_view.resize(2); }), 4);
   EXPECT_EQ(version([](Recipe& r) { r.branches.resize(2); }), 4);
   EXPECT_EQ(version([](Recipe& r) { r.data.format = DataFormat::kNpy; }), 4);
   EXPECT_EQ(version([](Recipe& r) { r.loss.objective = Objective::kBarlowTwins; }), 5);
@@ -567,14 +578,16 @@ auto Fields(const Branch& b) {
 
 auto Fields(const Recipe& r) {
   const auto length = [](const Length& l) { return std::tuple(l.steps, l.epochs); };
+  std::vector<std::pair<double, double>> weights;
+  for (const ViewWeights& view : r.loss.per_view) weights.emplace_back(view.mu, view.nu);
   return std::tuple(
       std::tuple(r.seed, r.data.root, r.data.path, r.data.split, r.data.limit, r.data.channels, r.encoder.name,
                  r.encoder.stem, r.encoder.width, r.encoder.zero_init_residual, r.expander, r.expander_norm,
                  r.embedding_norm, r.data.format, r.data.part, r.views),
       std::tuple(r.loss.objective, r.loss.redundancy, r.loss.predictor, r.loss.momentum, r.loss.regularize.variance,
                  r.loss.regularize.covariance, r.loss.regularize.on, r.accumulate),
-      std::tuple(r.loss.convention, r.loss.lambda_, r.loss.mu_per_view, r.loss.nu_per_view, r.loss.form, r.batch_size,
-                 length(r.length)),
+      std::tuple(weights, r.loss.convention, r.loss.lambda_, r.loss.mu_per_view, r.loss.nu_per_view, r.loss.form,
+                 r.batch_size, length(r.length)),
       std::tuple(r.optimizer.kind, r.optimizer.peak_lr, r.optimizer.weight_decay, r.optimizer.eta, r.optimizer.clip,
                  length(r.schedule.warmup), r.schedule.final_fraction),
       std::tuple(r.augmentation.preset, r.augmentation.size, length(r.checkpoint_every), r.checkpoint_keep),
@@ -604,11 +617,17 @@ TEST(RecipeJson, ComesBackEqualToTheLastBit) {
     for (std::size_t i = random() % 17; i > 0; --i) r.expander.push_back(static_cast<std::int64_t>(random() % 65536));
     r.loss.objective = pick(Objective::kVicreg, Objective::kBarlowTwins, Objective::kSimSiam, Objective::kByol);
     r.loss.form = pick(LossForm::kAuto, LossForm::kGram, LossForm::kCovariance);
+    bool each = false;  // view has weights of its own
     if (r.loss.objective == Objective::kVicreg) {
       r.loss.convention = pick(Convention::kAuthors, Convention::kPaper, Convention::kVicregl, Convention::kPerView);
       r.loss.lambda_ = any();
       r.loss.mu_per_view = any();
       r.loss.nu_per_view = any();
+      if (r.loss.convention == Convention::kPerView && random() % 2 == 0) {
+        r.loss.mu_per_view = Loss().mu_per_view;
+        r.loss.nu_per_view = Loss().nu_per_view;
+        each = true;
+      }
     } else if (random() % 2 == 0) {
       r.loss.regularize = {any() + 1e-9, any(), pick(RegularizeOn::kRaw, RegularizeOn::kL2)};
     }
@@ -635,6 +654,7 @@ TEST(RecipeJson, ComesBackEqualToTheLastBit) {
       r.data.format = DataFormat::kNpy;
       r.data.part = "wave";
     }
+    for (int i = 0; each && i < r.views; ++i) r.loss.per_view.push_back({any(), any()});
     const std::size_t branches = round % 3 == 0 ? 2 + random() % 7 : 0;
     for (std::size_t i = 0; i < branches; ++i) {
       r.branches.push_back({"b" + std::to_string(i), pick("image", "wave"), i > 0 && random() % 2 == 0, r.encoder,
@@ -651,6 +671,7 @@ TEST(RecipeJson, ComesBackEqualToTheLastBit) {
       r.data.part = blank.data.part;
       r.loss.mu_per_view = blank.loss.mu_per_view;
       r.loss.nu_per_view = blank.loss.nu_per_view;
+      r.loss.per_view.clear();
     }
     const std::string json = Serialize(r);
     const Recipe back = Deserialize(json);
@@ -692,6 +713,11 @@ TEST(RecipeJson, NamesWhatIsMissingOrWrong) {
     json[nlohmann::ordered_json::json_pointer(pointer)] = "novel";
     EXPECT_THAT(error(json), HasSubstr("unknown name \"novel\"")) << pointer;
   }
+  auto unweighed = nlohmann::ordered_json::parse(
+      Serialize(Recipe{.expander = {8}, .views = 3, .loss = {.per_view = std::vector<ViewWeights>(3)}}));
+  ASSERT_EQ(error(unweighed), "");
+  unweighed["views"] = 2;
+  EXPECT_THAT(error(unweighed), HasSubstr("weights of 3 views for 2"));
   auto clipless = whole;
   clipless["optimizer"]["name"] = "larc";
   EXPECT_THAT(error(clipless), HasSubstr("'eta' not found"));

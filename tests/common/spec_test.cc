@@ -72,7 +72,9 @@ expander: [1, 2048, 65536]
 expander_norm: none
 embedding_norm: l2
 loss: {objective: vicreg, convention: vicregl, lambda: 0.1, mu: 2.5e-7, nu: 0, form: covariance, redundancy: 0.0051, predictor: 512,
-  momentum: 0.996, regularize: {variance: 1, covariance: 0.01}, regularize_on: l2}
+  momentum: 0.996, regularize: {variance: 1, covariance: 0.01}, regularize_on: l2,
+  per_view: [{variance: 12.5, covariance: 1}, {variance: 0, covariance: 2.5e-7}]}
+views: 16
 batch_size: 1048576
 accumulate: 4
 length: 1.5 epochs
@@ -167,7 +169,7 @@ TEST(JobFile, OneMistakeIsNamedWithLineColumnAndField) {
       {"list in a list", "expander: [8, [8]]\n", "1:15 expander[1]: ", "found a list; expected a whole number"},
       {"value for a map", "data: fashion-mnist\n", "1:7 data: ", "expected a map of keys"},
       {"unknown name", "loss: {convention: author}\n",
-       "1:20 loss.convention: ", "expected one of authors, paper, vicregl; did you mean \"authors\"?"},
+       "1:20 loss.convention: ", "expected one of authors, paper, vicregl, per_view; did you mean \"authors\"?"},
       {"the enum's own name", "device: DEVICE_CPU\n", "1:9 device: ", "expected one of cpu, gpu"},
       {"no name at all", "device: unspecified\n", "1:9 device: ", "expected one of cpu, gpu"},
       {"number for a name", "device: 1\n", "1:9 device: ", "expected one of cpu, gpu"},

@@ -123,9 +123,9 @@ TEST(Order, RanksShareTheRowsWithoutGap) {
 
 // Rows of one global batch, put together from all ranks: [view][row].
 std::vector<std::vector<float>> Global(const ImageSet& images, int world, int threads, std::int64_t first, int steps,
-                                       std::int64_t substituted = -1) {
+                                       std::int64_t substituted = -1, int views = 2) {
   std::vector<std::vector<float>> out;
-  for (int s = 0; s < steps; ++s) out.emplace_back(2 * 300 * 784);
+  for (int s = 0; s < steps; ++s) out.emplace_back(views * 300 * 784);
   for (int rank = 0; rank < world; ++rank) {
     LoaderOptions options;
     options.seed = 7;
@@ -135,12 +135,13 @@ std::vector<std::vector<float>> Global(const ImageSet& images, int world, int th
     options.threads = threads;
     options.first_step = first;
     options.substituted_step = substituted;
+    options.views = views;
     Loader loader(images, options);
     const std::int64_t begin = RowsOfRank(300, rank, world).begin;
     for (int s = 0; s < steps; ++s) {
       const Batch batch = loader.Next();
       EXPECT_EQ(batch.step, first + s);
-      for (int v = 0; v < 2; ++v) {
+      for (int v = 0; v < views; ++v) {
         std::copy_n(batch.views.data() + v * batch.rows * 784, batch.rows * 784,
                     out[static_cast<std::size_t>(s)].data() + (v * 300 + begin) * 784);
       }
@@ -158,6 +159,18 @@ TEST(Loader, SameBytesForAnyThreadsRanksAndStart) {
   const auto late = Global(images, 2, 2, 3, 2);
   EXPECT_EQ(late[0], reference[3]);
   EXPECT_EQ(late[1], reference[4]);
+}
+
+TEST(Loader, MoreViewsAreDrawnBesideTheFirstTwoAndLeaveThemAsTheyAre) {
+  const ImageSet images = ReadIdx(kFixture, "", "train", 300);
+  const std::vector<float> two = Global(images, 1, 1, 0, 1)[0], four = Global(images, 2, 2, 0, 1, -1, 4)[0];
+  const std::ptrdiff_t view = 300 * 784;
+  EXPECT_TRUE(std::equal(two.begin(), two.end(), four.begin()));
+  for (int a = 0; a < 4; ++a) {
+    for (int b = a + 1; b < 4; ++b)
+      EXPECT_FALSE(std::equal(four.begin() + a * view, four.begin() + (a + 1) * view, four.begin() + b * view))
+          << a << b;
+  }
 }
 
 TEST(Loader, SubstitutedStepHasOtherSamplesTheSameOnAnyRanksAndNoOtherStepChanges) {

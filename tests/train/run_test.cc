@@ -49,8 +49,10 @@ recipe::Recipe Byol() {
 
 TEST_F(RunTest, ResumedEqualsUninterrupted) {
   int attempt = 0;
-  for (const recipe::Recipe& recipe : {Small(), Byol()}) {  // BYOL's target is state beside the network
-    SCOPED_TRACE(recipe::Name(recipe.loss.objective));
+  recipe::Recipe views = Small();
+  views.views = 3;
+  for (const recipe::Recipe& recipe : {Small(), Byol(), views}) {  // BYOL's target is state beside the network
+    SCOPED_TRACE(std::string(recipe::Name(recipe.loss.objective)) + ", views " + std::to_string(recipe.views));
     Recorder whole, first, second;
     ASSERT_EQ(train::Run(recipe, Context(++attempt), stop_, whole).reason, ExitReason::kCompleted);
     ASSERT_EQ(whole.rows.size(), 6u);
@@ -77,6 +79,28 @@ TEST_F(RunTest, ResumedEqualsUninterrupted) {
     }
     EXPECT_TRUE(fs::exists(root_ + "/" + second.exported + "/encoder.safetensors"));
   }
+}
+
+// Same weights and samples at step 1, so the weighted terms are linear in what weighs them.
+TEST_F(RunTest, EachViewIsWeighedByItsOwn) {
+  int attempt = 0;
+  const auto first = [&](const std::vector<recipe::ViewWeights>& weights) {
+    recipe::Recipe recipe = Small();
+    recipe.length = {1, 0};
+    recipe.views = 3;
+    recipe.loss.convention = recipe::Convention::kPerView;
+    recipe.loss.per_view = weights;
+    Recorder recorder;
+    EXPECT_EQ(train::Run(recipe, Context(++attempt), stop_, recorder).reason, ExitReason::kCompleted);
+    return recorder.rows.at(0);
+  };
+  const StepRow a = first({{1, 0}, {0, 0}, {0, 1}}), b = first({{0, 1}, {1, 0}, {0, 0}}),
+                c = first({{0, 0}, {0, 1}, {1, 0}}), all = first({{3, 4}, {5, 6}, {7, 8}});
+  EXPECT_NE(a.variance_weighted, b.variance_weighted);
+  EXPECT_NEAR(a.variance, a.variance_weighted + b.variance_weighted + c.variance_weighted, 1e-12);
+  EXPECT_NEAR(all.variance_weighted, 3 * a.variance_weighted + 5 * b.variance_weighted + 7 * c.variance_weighted, 1e-9);
+  EXPECT_NEAR(all.covariance_weighted,
+              4 * b.covariance_weighted + 6 * c.covariance_weighted + 8 * a.covariance_weighted, 1e-9);
 }
 
 // Loads `tensors` over the network's own of the same name, each once and all of them.

@@ -82,9 +82,9 @@ std::vector<NamedTensor> Learner::optimizer_state() const {
 std::vector<at::Tensor> Learner::Samples(Batch& batch) const {
   const std::int64_t side = recipe_.augmentation.size;
   // The loss waits for the copy, and so for the last use of `batch`.
-  return at::from_blob(batch.views.data(), {2 * batch.rows, recipe_.data.channels, side, side}, at::kFloat)
+  return at::from_blob(batch.views.data(), {recipe_.views * batch.rows, recipe_.data.channels, side, side}, at::kFloat)
       .to(model_.network().device(), /*non_blocking=*/true)
-      .chunk(2);
+      .chunk(recipe_.views);
 }
 
 Embedded Learner::Forward(const std::vector<at::Tensor>& views) {

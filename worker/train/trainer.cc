@@ -92,6 +92,7 @@ class Training {
     options.threads = std::max(context_.threads - 1, 1);
     options.first_step = step;
     options.substituted_step = context_.substituted_step - 1;
+    options.views = recipe_.views;
     options.view = OptionsFor(recipe_.augmentation.preset, recipe_.augmentation.size);
     loader_ = std::make_unique<Loader>(images_, options);
     last_row_ = Steady::now();

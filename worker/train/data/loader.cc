@@ -59,7 +59,7 @@ void Loader::Work() {
         entry->batch.step = step;
         entry->batch.rows = range_.end - range_.begin;
         entry->batch.views.resize(
-            static_cast<std::size_t>(2 * entry->batch.rows * options_.view.size * options_.view.size));
+            static_cast<std::size_t>(options_.views * entry->batch.rows * options_.view.size * options_.view.size));
       }
       slot = entry.get();
     }
@@ -91,8 +91,9 @@ void Loader::Fill(std::int64_t step, std::int64_t row, Batch& batch) {
                                              Operation::kSubstitute, 0, images_.count))
           : (*order)[static_cast<std::size_t>(position)];
   const std::int64_t pixels = std::int64_t{options_.view.size} * options_.view.size;
-  for (std::uint8_t view = 0; view < 2; ++view) {
-    MakeView(images_.image(sample), images_.height, images_.width, options_.view, {options_.seed, epoch, sample, view},
+  for (int view = 0; view < options_.views; ++view) {
+    MakeView(images_.image(sample), images_.height, images_.width, options_.view,
+             {options_.seed, epoch, sample, static_cast<std::uint8_t>(view)},
              batch.views.data() + (view * batch.rows + row) * pixels);
   }
 }

@@ -1,7 +1,8 @@
 #pragma once
 
-// Batches of two views, prefetched by a few threads. One thread carries one sample from ticket to slot; the consumer
-// gets steps in order. What a batch holds depends on (seed, step, rank, world size) alone, never on the threads.
+// Batches of two or more views, prefetched by a few threads. One thread carries one sample from ticket to slot; the
+// consumer gets steps in order. What a batch holds depends on (seed, step, rank, world size) alone, never on the
+// threads.
 
 #include <condition_variable>
 #include <cstdint>
@@ -22,7 +23,7 @@ namespace vicreg::train {
 struct Batch {
   std::int64_t step = 0;  // 0-based
   std::int64_t rows = 0;
-  std::vector<float> views;  // 2 x rows x size x size: all first views, then all second ones
+  std::vector<float> views;  // views x rows x size x size: all first views, then all second ones, ...
 };
 
 struct LoaderOptions {
@@ -31,6 +32,7 @@ struct LoaderOptions {
   int rank = 0, world_size = 1;
   int threads = 1;
   int slots = 3;  // batches in memory
+  int views = 2;  // of a sample; the place of one is a number in its draws
   std::int64_t first_step = 0;
   std::int64_t substituted_step = -1;  // 0-based: each of its samples is replaced by one drawn for its position
   ViewOptions view;
