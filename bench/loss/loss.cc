@@ -6,14 +6,11 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <chrono>
-#include <cmath>
-#include <ctime>
-#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "bench/loss/replay.h"
+#include "bench/measure.h"
 #include "worker/train/objective/vicreg.h"
 #include "worker/train_cli/rank_threads.h"
 
@@ -21,40 +18,6 @@ namespace vicreg::bench {
 namespace {
 
 using nlohmann::json;
-
-// SplitMix64, uniform in [0, 1): the same bits as the Python side's.
-double Hashed(std::uint64_t index) {
-  std::uint64_t z = (index + 1) * 0x9E3779B97F4A7C15u;
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-  z ^= z >> 31;
-  return static_cast<double>(z >> 11) / 9007199254740992.0;
-}
-
-at::Tensor Noise(std::uint64_t begin, std::int64_t n, std::int64_t d) {
-  at::Tensor t = at::empty({n, d}, at::kDouble);
-  double* p = t.data_ptr<double>();
-  for (std::int64_t i = 0; i < n * d; ++i)
-    p[i] = (Hashed(begin + static_cast<std::uint64_t>(i)) - 0.5) * std::sqrt(12.0);
-  return t;
-}
-
-// Of this process, in bytes.
-std::int64_t Memory(const char* field) {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.rfind(field, 0) == 0) return std::stoll(line.substr(std::string(field).size() + 1)) * 1024;
-  }
-  return 0;
-}
-
-void ResetPeak() { std::ofstream("/proc/self/clear_refs") << 5; }
-
-double Cpu() {
-  timespec t{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
 
 train::LossResult Loss(const std::vector<at::Tensor>& views, train::Group& group) {
   return train::VicregLoss(views, train::WeightsFor(recipe::Convention::kAuthors, 25, 25, 1, 2),
@@ -66,7 +29,8 @@ int Serve(std::int64_t n, std::int64_t d, int ranks) {
   std::vector<at::Tensor> own;
   Tape tape;
   {
-    const at::Tensor noise = Noise(0, n, d), other = Noise(static_cast<std::uint64_t>(n * d), n, d);
+    const at::Tensor noise = Noise(0, n * d).view({n, d}),
+                     other = Noise(static_cast<std::uint64_t>(n * d), n * d).view({n, d});
     const at::Tensor x = noise.to(at::kFloat), y = (0.8 * noise + 0.6 * other).to(at::kFloat);
     train::RunRanks(
         ranks,
@@ -102,11 +66,11 @@ int Serve(std::int64_t n, std::int64_t d, int ranks) {
     const std::int64_t before = Memory("VmRSS:");
     ResetPeak();
     const auto begin = std::chrono::steady_clock::now();
-    const double cpu = Cpu();
+    const double cpu = CpuSeconds();
     Loss(own, alone).loss.backward();
     const double wall = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     std::cout << json{{"wall", wall},
-                      {"cpu", Cpu() - cpu},
+                      {"cpu", CpuSeconds() - cpu},
                       {"peak_bytes", std::max<std::int64_t>(0, Memory("VmHWM:") - before)}}
               << std::endl;
   }

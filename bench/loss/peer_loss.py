@@ -8,12 +8,14 @@ Server: reads lines "NAME" and answers one JSON line {wall, cpu, peak_bytes}; "v
 """
 
 import json
-import os
-import resource
+import pathlib
 import sys
 import time
 
 import torch
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from measure import noise, peak, reset_peak, resident
 
 LAMBDA, MU, NU = 25.0, 12.5, 1.0  # per view, authors' convention
 
@@ -47,34 +49,10 @@ def loss(x, y, form):
     return LAMBDA * inv + MU * var + NU * cov
 
 
-def resident():
-    with open("/proc/self/statm") as f:
-        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def reset_peak():
-    with open("/proc/self/clear_refs", "w") as f:
-        f.write("5")
-
-
-def peak():
-    with open("/proc/self/status") as f:
-        return next(int(line.split()[1]) * 1024 for line in f if line.startswith("VmHWM"))
-
-
-def hashed(begin, count):
-    """SplitMix64 of begin, begin + 1, ...: uniform in [0, 1), the same bits as the C++ side's."""
-    z = torch.arange(begin + 1, begin + count + 1, dtype=torch.int64) * -7046029254386353131
-    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-        z = (z ^ ((z >> shift) & ((1 << (64 - shift)) - 1))) * factor
-    z = z ^ ((z >> 31) & ((1 << 33) - 1))
-    return ((z >> 11) & ((1 << 53) - 1)).to(torch.float64) / (1 << 53)
-
-
 def inputs(n, d, dtype=torch.float32):
     """Two views with unit variance and correlation 0.8."""
-    noise = [((hashed(k * n * d, n * d) - 0.5) * 12**0.5).reshape(n, d) for k in range(2)]
-    return noise[0].to(dtype), (0.8 * noise[0] + 0.6 * noise[1]).to(dtype)
+    first, other = (noise(k * n * d, n * d).reshape(n, d) for k in range(2))
+    return first.to(dtype), (0.8 * first + 0.6 * other).to(dtype)
 
 
 def main():

@@ -2,7 +2,8 @@
 vicreg_test(train_objective_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/objective_test.cc ${CMAKE_CURRENT_LIST_DIR}/group_test.cc LIBS vicreg_rank_threads vicreg_train_core)
 vicreg_test(train_other_objectives_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/other_objectives_test.cc
   LIBS vicreg_rank_threads vicreg_train_core)
-vicreg_test(train_objectives_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/objectives_test.cc LIBS vicreg_rank_threads vicreg_train vicreg_train_core)
+vicreg_test(train_objectives_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/objectives_test.cc ${CMAKE_CURRENT_LIST_DIR}/learner_test.cc
+  LIBS vicreg_rank_threads vicreg_train vicreg_train_core)
 vicreg_test(train_model_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/model_test.cc ${CMAKE_CURRENT_LIST_DIR}/channel_passes_test.cc LIBS vicreg_rank_threads vicreg_train_core)
 vicreg_test(train_encoders_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/model_encoders_test.cc LIBS vicreg_rank_threads vicreg_train_core)
 vicreg_test(train_optim_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/optim_test.cc LIBS vicreg_train vicreg_train_core)

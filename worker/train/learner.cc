@@ -58,16 +58,17 @@ std::vector<at::Tensor> Joined(const std::vector<Embedded>& parts, std::vector<a
 
 }  // namespace
 
-Learner::Learner(const recipe::Recipe& recipe, Group& group, at::Device device, std::size_t bucket_bytes)
+Learner::Learner(const recipe::Recipe& recipe, Group& group, at::Device device, const LearnerOptions& options)
     : recipe_(recipe),
       group_(group),
+      norms_(options.own_rows_norms ? alone_ : group),
       model_(recipe, at::kFloat, device),
       objective_(MakeObjective(recipe)),
       optimizer_(MakeOptimizer(recipe.optimizer, model_.parameters().trained())),
       scaler_(recipe.precision == recipe::Precision::kFp16) {
   std::vector<at::Tensor> parameters;
   for (const NamedTensor& p : model_.parameters().trained()) parameters.push_back(p.value);
-  reducer_ = std::make_unique<GradientReducer>(parameters, group_, bucket_bytes);
+  reducer_ = std::make_unique<GradientReducer>(parameters, group_, options.bucket_bytes);
 }
 
 Learner::~Learner() = default;
@@ -89,8 +90,8 @@ std::vector<at::Tensor> Learner::Samples(Batch& batch) const {
 
 Embedded Learner::Forward(const std::vector<at::Tensor>& views) {
   const Autocast autocast(views[0].device().type(), TypeOf(recipe_.precision));
-  Embedded batch = model_.Forward(views, group_);
-  batch.targets = model_.Targets(views, group_);
+  Embedded batch = model_.Forward(views, norms_);
+  batch.targets = model_.Targets(views, norms_);
   return batch;
 }
 
@@ -111,7 +112,7 @@ void Learner::BackwardInParts(const std::vector<at::Tensor>& views, const Embedd
     Embedded part;
     {
       const Autocast autocast(views[0].device().type(), TypeOf(recipe_.precision));
-      part = model_.Forward(Part(views, i, count), group_);
+      part = model_.Forward(Part(views, i, count), norms_);
     }
     std::vector<at::Tensor> outputs, gradients;
     for (const auto member : {&Embedded::embeddings, &Embedded::predictions}) {

@@ -25,13 +25,19 @@ struct Update {
   double loss_scale = 1;  // the factor of this update
 };
 
+// What a job cannot choose: for comparisons and tests.
+struct LearnerOptions {
+  std::size_t bucket_bytes = GradientReducer::kBucketBytes;  // of gradients that one all-reduce carries
+  // Batch norm over this rank's own rows. Another number of ranks is then another experiment; it is how frameworks
+  // train that have no synchronised batch norm on CPUs.
+  bool own_rows_norms = false;
+};
+
 // Owned and called by one thread. Every rank builds the same network and takes the same updates.
 class Learner {
  public:
-  // `group` outlives it. Computes on `device`; batches come in host memory. `bucket_bytes`: of gradients that one
-  // all-reduce carries (gradient_reducer.h).
-  Learner(const recipe::Recipe& recipe, Group& group, at::Device device,
-          std::size_t bucket_bytes = GradientReducer::kBucketBytes);
+  // `group` outlives it. Computes on `device`; batches come in host memory.
+  Learner(const recipe::Recipe& recipe, Group& group, at::Device device, const LearnerOptions& options = {});
   ~Learner();
 
   // The update with this 1-based number, of `total`. All ranks decide alike from reduced values: RankError(kNumeric)
@@ -57,6 +63,8 @@ class Learner {
 
   const recipe::Recipe& recipe_;
   Group& group_;
+  Group alone_;
+  Group& norms_;  // over whose rows the networks normalise: one of the two
   Model model_;
   std::unique_ptr<Objective> objective_;
   std::unique_ptr<Optimizer> optimizer_;
