@@ -32,13 +32,25 @@ void AddSubmit(Cli& cli);       // submit, validate, explain
 void AddJobs(Cli& cli);         // list, describe, cancel, export
 void AddFollow(Cli& cli);       // watch, wait
 void AddSeries(Cli& cli);       // metrics, events, logs
-void AddCluster(Cli& cli);      // node list, version
+void AddChanges(Cli& cli);      // pause, resume, hold, release, requeue, restart, resize, priority, kill
+void AddWhy(Cli& cli);          // why, plan
+void AddCluster(Cli& cli);      // node, queue, quota, version
 void AddCompletion(Cli& cli);   // completion
 
 // Candidates for the last of `words`, a line each: what `vicreg __complete` prints for the shells.
 std::vector<std::string> Complete(Cli& cli, const std::vector<std::string>& words);
 // docs/reference/cli.md, from the parser itself.
 std::string Reference(const CLI::App& app);
+
+// Full ids of jobs given by the beginnings of theirs.
+absl::StatusOr<std::vector<std::string>> FullIds(Client& client, const std::vector<std::string>& prefixes);
+// Seconds of a --grace; InvalidArgument: not 0s to 1h.
+absl::StatusOr<double> ParseGrace(const std::string& text);
+// Before something that cannot be taken back: --yes, or an answer at the terminal. InvalidArgument: nobody can be
+// asked.
+absl::StatusOr<bool> Confirmed(const Cli& cli, const std::string& what);
+// A job file as text, or standard input for "-".
+absl::StatusOr<std::string> ReadJobText(const std::string& file);
 
 // Shared by submit --follow, watch and wait.
 // Shows the job until it has ended; its exit code.

@@ -31,6 +31,8 @@ int Main(int argc, char** argv) {
   AddJobs(cli);
   AddFollow(cli);
   AddSeries(cli);
+  AddChanges(cli);
+  AddWhy(cli);
   AddCluster(cli);
   AddCompletion(cli);
   // For the shells and the documentation; not commands of their own.

@@ -52,7 +52,7 @@ std::vector<std::string> ListRow(const v1::Job& job, std::int64_t now_us) {
           Printable(job.spec().name()),
           ShortName(job.state()),
           ShortName(job.reason()),
-          std::to_string(job.spec().priority()),
+          std::to_string(job.priority()),
           std::to_string(job.slots_have()) + "/" + std::to_string(job.slots_want()),
           step,
           job.has_eta_seconds() ? Duration(job.eta_seconds()) : "-",
@@ -69,13 +69,14 @@ std::vector<std::string> NodeRow(const v1::Node& node, std::int64_t now_us) {
   for (const v1::SlotCount& s : node.slots())
     slots += (slots.empty() ? "" : " ") + s.kind() + " " + std::to_string(s.used()) + "/" + std::to_string(s.total());
   for (const std::string& root : node.data_roots()) roots += (roots.empty() ? "" : ",") + Printable(root);
-  return {Printable(node.name()),
-          ShortName(node.state()),
-          slots.empty() ? "none" : slots,
-          roots.empty() ? "none" : roots,
-          Ago(node.last_heard_us(), now_us) + " ago",
-          Printable(node.build()),
-          Printable(node.message())};
+  return {
+      Printable(node.name()),
+      ShortName(node.state()) + (node.admin() > v1::NODE_ADMIN_OPEN ? "," + ShortName(node.admin()) : std::string()),
+      slots.empty() ? "none" : slots,
+      roots.empty() ? "none" : roots,
+      Ago(node.last_heard_us(), now_us) + " ago",
+      Printable(node.build()),
+      Printable(node.message())};
 }
 
 std::string Describe(const v1::Job& job, std::int64_t now_us) {
@@ -83,12 +84,16 @@ std::string Describe(const v1::Job& job, std::int64_t now_us) {
       {"id", job.id()},
       {"name", Printable(job.spec().name()) + "  (project " + job.spec().project() + ", queue " + job.spec().queue() +
                    ", owner " + Printable(job.owner()) + ")"},
-      {"state", ShortName(job.state()) + "  " + ShortName(job.reason())},
+      {"state", ShortName(job.state()) + "  " + ShortName(job.reason()) + (job.held() ? "  (held)" : "")},
       {"message", Printable(job.message())},
       {"attempt", std::to_string(job.attempt()) + "  (" + std::to_string(job.charges()) + " of " +
                       std::to_string(job.spec().restart().charges()) + " restarts used since the newest checkpoint)"},
       {"slots", std::to_string(job.slots_have()) + " of " + std::to_string(job.slots_want()) + " " + SlotKind(job)},
       {"steps", Steps(job) + (job.has_eta_seconds() ? "  (about " + Duration(job.eta_seconds()) + " to go)" : "")},
+      {"priority", std::to_string(job.priority()) +
+                       (job.preemptions() > 0
+                            ? "  (stopped " + std::to_string(job.preemptions()) + " times for more important jobs)"
+                            : "")},
       {"recipe", job.recipe_hash()},
       {"submitted", Time(job.submitted_us()) + " UTC  (" + Ago(job.submitted_us(), now_us) + " ago)"},
   };

@@ -2,6 +2,8 @@
 
 #include <sys/random.h>
 
+#include <algorithm>
+#include <cctype>
 #include <cstdlib>
 
 namespace vicreg {
@@ -42,6 +44,18 @@ bool IsUuid(std::string_view text) {
     const bool dash = i == 8 || i == 13 || i == 18 || i == 23;
     if (dash != (text[i] == '-')) return false;
     if (!dash && std::string_view(kHex).find(text[i]) == std::string_view::npos) return false;
+  }
+  return true;
+}
+
+bool IsLabel(std::string_view text) {
+  const std::size_t equals = text.find('=');
+  if (equals == std::string_view::npos) return false;
+  for (const std::string_view side : {text.substr(0, equals), text.substr(equals + 1)}) {
+    const bool fine = std::all_of(side.begin(), side.end(), [](unsigned char c) {
+      return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-';
+    });
+    if (side.empty() || side.size() > 63 || !fine) return false;
   }
   return true;
 }

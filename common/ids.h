@@ -12,6 +12,9 @@ std::string NewUuid();
 // 8-4-4-4-12 lower-case hex digits.
 bool IsUuid(std::string_view text);
 
+// Of a node: "key=value", each side 1 to 63 of letters, digits, '.', '_' and '-'.
+bool IsLabel(std::string_view text);
+
 // `count` bytes from the kernel's generator.
 std::string RandomBytes(std::size_t count);
 

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "common/files.h"
+#include "common/ids.h"
 #include "common/log.h"
 #include "common/rpc/log.h"
 #include "common/version.h"
@@ -27,7 +28,7 @@ struct Flags {
   std::string folder, coordinator = "127.0.0.1:7070", artifacts, node, rank_program;
   int cpu = 0;
   bool end_ranks = false;
-  std::vector<std::string> roots;
+  std::vector<std::string> roots, labels;
 };
 
 // Every problem at once, a line each.
@@ -54,6 +55,15 @@ std::vector<std::string> Resolve(Flags& flags, vicreg::agent::AgentOptions& opti
     }
     options.data_roots[root.substr(0, equals)] = absolute;
   }
+  if (flags.labels.size() > 64)
+    problems.push_back("--label: found " + std::to_string(flags.labels.size()) + "; expected at most 64");
+  for (const std::string& label : flags.labels) {
+    if (!vicreg::IsLabel(label)) {
+      problems.push_back("--label " + label +
+                         ": expected KEY=VALUE, each side 1 to 63 of letters, digits, '.', '_' and '-'");
+    }
+  }
+  options.labels = flags.labels;
   if (flags.rank_program.empty())
     flags.rank_program = fs::read_symlink("/proc/self/exe", error).parent_path() / "vicreg-rank";
   if (access(flags.rank_program.c_str(), X_OK) != 0)
@@ -104,6 +114,8 @@ int main(int argc, char** argv) {
   app.add_option("--node", flags.node, "Name of this node")->capture_default_str();
   app.add_option("--cpu", flags.cpu, "CPU slots to offer")->capture_default_str();
   app.add_option("--data-root", flags.roots, "NAME=PATH of a folder jobs may read, repeatable");
+  app.add_option("--label", flags.labels,
+                 "KEY=VALUE that jobs and queues may ask for, repeatable; rack=... is its place");
   app.add_option("--rank-program", flags.rank_program, "vicreg-rank (default: beside this program)");
   app.add_option("--collective-timeout", options.collective_timeout_s,
                  "Seconds after which a rank whose peers do not take part in a collective leaves")

@@ -1,4 +1,4 @@
-// list, describe, cancel, export: one answer each.
+// list, describe, cancel, kill, export: one answer each.
 
 #include <unistd.h>
 
@@ -64,26 +64,12 @@ absl::StatusOr<int> DescribeOne(const Cli& cli, const Options& options) {
 }
 
 absl::StatusOr<int> Cancel(const Cli& cli, const Options& options) {
-  const double grace = ParseDuration(options.grace);
-  if (grace < 0 || grace > 3600)
-    return absl::InvalidArgumentError("--grace: found \"" + options.grace + "\"; expected 0s to 1h");
+  ASSIGN_OR_RETURN(const double grace, ParseGrace(options.grace));
   const auto client = cli.Connect();
-  std::vector<std::string> ids;
-  for (const std::string& prefix : options.ids) {
-    ASSIGN_OR_RETURN(const std::string id, client->FullId(prefix));
-    ids.push_back(id);
-  }
-  if (!cli.yes) {
-    if (isatty(STDIN_FILENO) != 1)
-      return absl::InvalidArgumentError("cancel ends jobs for good: add --yes where nobody can be asked");
-    std::cerr << "cancel " << ids.size() << (ids.size() == 1 ? " job" : " jobs") << "? [y/N] " << std::flush;
-    std::string answer;
-    std::getline(std::cin, answer);
-    if (answer != "y" && answer != "Y" && answer != "yes") {
-      std::cerr << "nothing was cancelled\n";
-      return 0;
-    }
-  }
+  ASSIGN_OR_RETURN(const std::vector<std::string> ids, FullIds(*client, options.ids));
+  ASSIGN_OR_RETURN(const bool confirmed,
+                   Confirmed(cli, "cancel " + std::to_string(ids.size()) + (ids.size() == 1 ? " job" : " jobs")));
+  if (!confirmed) return 0;
   for (const std::string& id : ids) {
     v1::CancelJobRequest request;
     request.set_id(id);
@@ -148,6 +134,33 @@ absl::StatusOr<int> Export(const Cli& cli, const Options& options) {
 
 }  // namespace
 
+absl::StatusOr<std::vector<std::string>> FullIds(Client& client, const std::vector<std::string>& prefixes) {
+  std::vector<std::string> ids;
+  for (const std::string& prefix : prefixes) {
+    ASSIGN_OR_RETURN(const std::string id, client.FullId(prefix));
+    ids.push_back(id);
+  }
+  return ids;
+}
+
+absl::StatusOr<double> ParseGrace(const std::string& text) {
+  const double grace = ParseDuration(text);
+  if (grace >= 0 && grace <= 3600) return grace;
+  return absl::InvalidArgumentError("--grace: found \"" + text + "\"; expected 0s to 1h");
+}
+
+absl::StatusOr<bool> Confirmed(const Cli& cli, const std::string& what) {
+  if (cli.yes) return true;
+  if (isatty(STDIN_FILENO) != 1)
+    return absl::InvalidArgumentError(what + " cannot be taken back: add --yes where nobody can be asked");
+  std::cerr << what << "? [y/N] " << std::flush;
+  std::string answer;
+  std::getline(std::cin, answer);
+  if (answer == "y" || answer == "Y" || answer == "yes") return true;
+  std::cerr << "nothing was done\n";
+  return false;
+}
+
 void AddJobs(Cli& cli) {
   {
     const auto options = std::make_shared<Options>();
@@ -170,6 +183,13 @@ void AddJobs(Cli& cli) {
     CLI::App* command = cli.app.add_subcommand("cancel", "End jobs; answers when the wish is durable");
     command->add_option("ID", options->ids, "Job ids or the beginnings of them")->required();
     command->add_option("--grace", options->grace, "Time the ranks get to stop by themselves")->capture_default_str();
+    command->callback([&cli, options] { cli.run = [&cli, options] { return Cancel(cli, *options); }; });
+  }
+  {
+    const auto options = std::make_shared<Options>();
+    options->grace = "0s";
+    CLI::App* command = cli.app.add_subcommand("kill", "Cancel without grace: what was not saved is lost");
+    command->add_option("ID", options->ids, "Job ids or the beginnings of them")->required();
     command->callback([&cli, options] { cli.run = [&cli, options] { return Cancel(cli, *options); }; });
   }
   {

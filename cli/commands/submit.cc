@@ -29,20 +29,10 @@ void AddFile(CLI::App& command, Options& options) {
   command.add_option("--set", options.sets, "field.path=value over the file's, repeatable")->allow_extra_args(false);
 }
 
-absl::StatusOr<std::string> ReadText(const std::string& file) {
-  if (file != "-") {
-    absl::StatusOr<std::string> text = ReadFile(file);
-    // 7 is for jobs that do not exist.
-    if (!text.ok()) return absl::InvalidArgumentError(std::string(text.status().message()));
-    return text;
-  }
-  return std::string(std::istreambuf_iterator<char>(std::cin), {});
-}
-
 std::string Shown(const std::string& file) { return file == "-" ? "<stdin>" : file; }
 
 absl::StatusOr<recipe::Resolved> Load(const Options& options) {
-  ASSIGN_OR_RETURN(const std::string text, ReadText(options.file));
+  ASSIGN_OR_RETURN(const std::string text, ReadJobText(options.file));
   absl::StatusOr<recipe::Resolved> resolved = recipe::ResolveText(text, Shown(options.file), options.sets);
   if (!resolved.ok()) return absl::InvalidArgumentError("not a valid job\n" + std::string(resolved.status().message()));
   return resolved;
@@ -76,7 +66,7 @@ absl::StatusOr<int> Submit(const Cli& cli, Options& options) {
   if (options.request_id.empty()) options.request_id = NewUuid();
   if (!IsUuid(options.request_id))
     return absl::InvalidArgumentError("--request-id: found \"" + options.request_id + "\"; expected a lower-case UUID");
-  ASSIGN_OR_RETURN(const std::string text, ReadText(options.file));
+  ASSIGN_OR_RETURN(const std::string text, ReadJobText(options.file));
   const auto client = cli.Connect();
   const auto resolved = recipe::ResolveText(text, Shown(options.file), options.sets);
   if (!resolved.ok()) return Refused(AllProblems(*client, text, options, resolved.status()), options.file);
@@ -145,6 +135,16 @@ absl::StatusOr<int> Explain(const Options& options) {
 }
 
 }  // namespace
+
+absl::StatusOr<std::string> ReadJobText(const std::string& file) {
+  if (file != "-") {
+    absl::StatusOr<std::string> text = ReadFile(file);
+    // 7 is for jobs that do not exist.
+    if (!text.ok()) return absl::InvalidArgumentError(std::string(text.status().message()));
+    return text;
+  }
+  return std::string(std::istreambuf_iterator<char>(std::cin), {});
+}
 
 void AddSubmit(Cli& cli) {
   {

@@ -151,8 +151,10 @@ std::string ExplainText(const Resolved& resolved) {
   line("job", resolved.spec.name());
   line("experiment",
        resolved.hash.substr(0, 16) + " (seed " + std::to_string(r.seed) + "; the same for any world size)");
-  line("ranks", std::to_string(resolved.spec.world_size().min()) + ", at most " + std::to_string(e.rows_per_rank) +
-                    " of " + std::to_string(r.batch_size) + " rows each");
+  const auto& world = resolved.spec.world_size();
+  line("ranks", std::to_string(world.min()) + (world.max() > world.min() ? " to " + std::to_string(world.max()) : "") +
+                    ", at most " + std::to_string(e.rows_per_rank) + " of " + std::to_string(r.batch_size) +
+                    " rows each");
   line("encoder", resolved.spec.encoder().name() + ", " + std::to_string(e.encoder_parameters) +
                       " parameters, representation of " + std::to_string(e.representation_width));
   line("views", std::to_string(r.views) + " of each sample, one network for all");

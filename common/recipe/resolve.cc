@@ -3,9 +3,11 @@
 #include <google/protobuf/unknown_field_set.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cstdio>
 #include <set>
 
+#include "common/ids.h"
 #include "common/recipe/recipe_json.h"
 #include "common/recipe/resolver.h"
 
@@ -87,14 +89,16 @@ void Resolver::Scheduling() {
   CheckName("queue", s().queue());
   Range("priority", s().priority(), -1000, 1000);
   const v1::WorldSize& world = s().world_size();
-  const bool sized = Range("world_size", world.min(), 1, 4096);
-  if (world.max() != world.min()) {
+  bool sized = Range("world_size", world.min(), 1, 4096);
+  if (sized && world.max() < world.min()) {
     Bad("world_size", "found min " + std::to_string(world.min()) + " and max " + std::to_string(world.max()) +
-                          "; elastic sizes are not offered yet: give one number");
+                          "; expected max to be at least min");
+    sized = false;
   }
+  if (sized) sized = Range("world_size", world.max(), 1, 4096);
   if (Range<std::int64_t>("batch_size", s().batch_size(), 2, 1048576, "variance needs at least two rows") && sized &&
-      world.min() > s().batch_size()) {
-    Bad("world_size", "found " + std::to_string(world.min()) + " ranks for a global batch of " +
+      world.max() > s().batch_size()) {
+    Bad("world_size", "found " + std::to_string(world.max()) + " ranks for a global batch of " +
                           std::to_string(s().batch_size()) +
                           " rows; expected at most one rank per row: lower world_size or raise batch_size");
   }
@@ -103,9 +107,26 @@ void Resolver::Scheduling() {
         "found gpu, and no worker offers GPU slots: write device: cpu, or start a worker that was built with "
         "-DVICREG_CUDA=ON on a machine with GPUs (another build trains on CPUs only)");
   }
+  Placement();
   Range("restart.charges", s().restart().charges(), 0, 100);
   out.recipe.seed = s().seed();
   out.recipe.batch_size = s().batch_size();
+}
+
+void Resolver::Placement() {
+  const auto& labels = s().placement().labels();
+  if (labels.size() > 16) Bad("placement.labels", "found " + std::to_string(labels.size()) + "; expected at most 16");
+  for (const std::string& label : labels) {
+    if (!IsLabel(label)) {
+      Bad("placement.labels", "found \"" + label.substr(0, 130) +
+                                  "\"; expected key=value, each side 1 to 63 of letters, digits, '.', '_' and '-'");
+    } else if (offered_ && offered_->labels.count(label) == 0) {
+      std::string known;
+      for (const std::string& other : offered_->labels) known += (known.empty() ? "" : ", ") + other;
+      Bad("placement.labels", "found " + label + ", which no worker has; there are: " +
+                                  (known.empty() ? "none" : known) + "; start a worker with --label " + label);
+    }
+  }
 }
 
 absl::StatusOr<Resolved> Resolve(const v1::JobSpec& spec, const Offered& offered) {

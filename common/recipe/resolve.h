@@ -26,6 +26,7 @@ struct Resolved {
 struct Offers {
   std::set<std::string> roots;
   bool gpus = false;
+  std::set<std::string> labels = {};
 };
 using Offered = std::optional<Offers>;
 

@@ -84,6 +84,8 @@ void Resolver::FillDefaults() {
     j.mutable_world_size()->set_min(1);
     j.mutable_world_size()->set_max(1);
   }
+  if (j.placement().topology() == v1::TOPOLOGY_LEVEL_UNSPECIFIED)
+    j.mutable_placement()->set_topology(v1::TOPOLOGY_LEVEL_NODE);
   if (j.device() == v1::DEVICE_UNSPECIFIED) j.set_device(v1::DEVICE_CPU);
   v1::DataSpec& data = *j.mutable_data();
   if (data.format() == v1::DATA_FORMAT_UNSPECIFIED) data.set_format(v1::DATA_FORMAT_IDX);

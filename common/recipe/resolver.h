@@ -63,6 +63,7 @@ class Resolver {
   void FillOptimizer();
 
   void Scheduling();
+  void Placement();
   void CheckPath(const std::string& path);
   void CheckOffered(const std::string& root);
   void DataAndViews();

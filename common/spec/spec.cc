@@ -180,7 +180,9 @@ class Walker {
       if (node.kind != TreeNode::Kind::kSequence) {
         Complain(node.mark, path,
                  Found(node) + "; expected a list, such as " +
-                     (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE ? "[{...}, {...}]" : "[1024, 1024]"));
+                     (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE  ? "[{...}, {...}]"
+                      : field.cpp_type() == FieldDescriptor::CPPTYPE_STRING ? "[a=b, c=d]"
+                                                                            : "[1024, 1024]"));
         return;
       }
       for (std::size_t i = 0; i < node.items.size(); ++i) {
@@ -189,6 +191,11 @@ class Walker {
         const TreeNode& given = node.items[i];
         if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
           Read(given, *reflection.AddMessage(&message, &field), item);
+          continue;
+        }
+        if (field.cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
+          if (given.kind != TreeNode::Kind::kScalar) Complain(given.mark, item, Found(given) + "; expected text");
+          reflection.AddString(&message, &field, given.scalar);
           continue;
         }
         const auto value =

@@ -1,8 +1,10 @@
 #include "coordinator/core/attempt.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "coordinator/core/restart.h"
+#include "coordinator/core/strikes.h"
 
 namespace vicreg::core {
 namespace {
@@ -15,6 +17,9 @@ const char* RestartCause(const AttemptEnd& end) {
       return "hang";
     case ExitReason::kNumeric:
       return "rollback";
+    case ExitReason::kDeviceOom:
+    case ExitReason::kHostOom:
+      return "oom";
     case ExitReason::kRendezvous:
     case ExitReason::kCollective:
     case ExitReason::kStorage:
@@ -26,29 +31,79 @@ const char* RestartCause(const AttemptEnd& end) {
   }
 }
 
+// A failure that is the node's: it counts against the node, and the job goes elsewhere.
+bool BlamesNode(ExitReason reason) { return reason == ExitReason::kDevice || reason == ExitReason::kStartFailed; }
+
+void Blame(Transaction& tx, Job& job, const AttemptEnd& end) {
+  if (!BlamesNode(end.reason) || end.rank < 0) return;
+  const std::string name = job.ranks[static_cast<std::size_t>(end.rank)].node;
+  job.excluded.insert(name);
+  if (tx.FindNode(name) != nullptr) AddStrike(tx, name, job.id, end.what);
+}
+
+// What came after the checkpoint that a restart was asked from is given up.
+void RollBack(Transaction& tx, Job& job) {
+  if (job.rollback_to < 0) return;
+  std::erase_if(job.checkpoints, [&](const Checkpoint& c) { return c.step > job.rollback_to; });
+  tx.Note(job, Reason::kRestarted, "goes back to step " + std::to_string(job.rollback_to), "ROLLED_BACK", "user");
+  job.rollback_to = -1;
+}
+
+bool TooManyInfraEnds(const Transaction& tx, Job& job) {
+  const std::int64_t oldest = tx.wall_us - std::chrono::microseconds(tx.options.infra_window).count();
+  std::erase_if(job.infra_ends_us, [&](std::int64_t at) { return at < oldest; });
+  job.infra_ends_us.push_back(tx.wall_us);
+  return static_cast<int>(job.infra_ends_us.size()) > tx.options.infra_ends;
+}
+
 void Settle(Transaction& tx, Job& job, const std::string& actor) {
   // Also when every rank completed meanwhile: an acknowledged wish is kept.
-  if (job.cancel) {
+  if (job.destination == Destination::kCancel) {
     tx.Move(job, JobState::kCancelled, Reason::kCancelRequested, "cancelled; all ranks have ended", "CANCELLED", actor);
     return;
   }
   const AttemptEnd end = CauseOf(job.ranks);
   const std::int64_t newest = job.checkpoints.empty() ? 0 : job.checkpoints.front().step;
   const NextMove next = DecideAfterEnd(job, end, newest, tx.options);
-  job.charges = next.charges;
-  switch (next.kind) {
-    case NextMove::Kind::kSucceed:
-      tx.Move(job, JobState::kSucceeded, next.reason, next.message, "SUCCEEDED", actor);
-      return;
-    case NextMove::Kind::kFail:
-      tx.Move(job, JobState::kFailed, next.reason, next.message, "FAILED", "restart policy");
-      return;
-    case NextMove::Kind::kRetry:
-      ++job.restarts[RestartCause(end)];
-      if (next.substitute_step > 0) job.substituted_step = next.substitute_step;
-      job.not_before = tx.now + next.delay;
-      tx.Move(job, JobState::kBackoff, next.reason, next.message, "BACKOFF", "restart policy");
+  job.last_slots.clear();
+  for (const Rank& rank : job.ranks) job.last_slots.push_back({rank.node, rank.slot});
+  if (next.kind == NextMove::Kind::kSucceed) {
+    tx.Move(job, JobState::kSucceeded, next.reason, next.message, "SUCCEEDED", actor);
+    return;
   }
+  // A planned stop is nobody's fault, whatever ranks said while they were being stopped, but for what no retry mends.
+  if (job.destination != Destination::kByOutcome && !next.final) {
+    RollBack(tx, job);
+    job.ranks.clear();
+    job.last_slots.clear();
+    const Destination destination = std::exchange(job.destination, Destination::kByOutcome);
+    const Reason cause = std::exchange(job.cause, Reason::kNone);
+    if (destination == Destination::kPause) {
+      tx.Move(job, JobState::kPaused, cause, "paused at step " + std::to_string(newest) + ": `vicreg resume` goes on",
+              "PAUSED", actor);
+    } else {
+      Requeue(tx, job, cause, "stopped at step " + std::to_string(newest) + "; queued again, its age kept", actor);
+    }
+    return;
+  }
+  job.charges = next.charges;
+  if (next.kind == NextMove::Kind::kFail) {
+    tx.Move(job, JobState::kFailed, next.reason, next.message, "FAILED", "restart policy");
+    return;
+  }
+  ++job.restarts[RestartCause(end)];
+  Blame(tx, job, end);
+  if (next.substitute_step > 0) job.substituted_step = next.substitute_step;
+  if (next.reason == Reason::kInfra && TooManyInfraEnds(tx, job)) {
+    job.ranks.clear();
+    tx.Move(job, JobState::kPaused, Reason::kInfraHold,
+            end.what + "; infrastructure ended it " + std::to_string(job.infra_ends_us.size()) +
+                " times in 30 min: look at the nodes, then `vicreg resume`",
+            "PAUSED", "restart policy");
+    return;
+  }
+  job.not_before = tx.now + next.delay;
+  tx.Move(job, JobState::kBackoff, next.reason, next.message, "BACKOFF", "restart policy");
 }
 
 }  // namespace
@@ -76,6 +131,47 @@ void OnRankGone(Transaction& tx, Job& job, const std::string& actor) {
   }
   if (std::all_of(job.ranks.begin(), job.ranks.end(), [](const Rank& r) { return r.settled(); }))
     Settle(tx, job, actor);
+}
+
+void Requeue(Transaction& tx, Job& job, Reason reason, const std::string& message, const std::string& actor) {
+  if (job.held) {
+    tx.Move(job, JobState::kPaused, Reason::kHeld, message + "; held: `vicreg release` lets it start", "PAUSED", actor);
+  } else {
+    tx.Move(job, JobState::kQueued, reason, message, "QUEUED", actor);
+  }
+}
+
+bool HoldsProcesses(const Job& job) {
+  return job.state == JobState::kStarting || job.state == JobState::kRunning || job.state == JobState::kStopping;
+}
+
+void Stop(Transaction& tx, Job& job, Destination destination, Reason cause, double grace_seconds,
+          const std::string& message, const std::string& actor) {
+  if (!HoldsProcesses(job)) {
+    RollBack(tx, job);
+    job.ranks.clear();
+    job.prepared.clear();
+    if (destination == Destination::kCancel) {
+      job.destination = destination;
+      tx.Move(job, JobState::kCancelled, cause, message, "CANCELLED", actor);
+    } else if (destination == Destination::kPause) {
+      tx.Move(job, JobState::kPaused, cause, message, "PAUSED", actor);
+    } else {
+      Requeue(tx, job, cause, message, actor);
+    }
+    return;
+  }
+  const bool graver = destination > job.destination;
+  job.destination = std::max(job.destination, destination);
+  if (job.state == JobState::kStopping) {
+    if (job.cause == Reason::kNone) job.cause = cause;
+    if (graver) tx.Note(job, cause, message + ", while stopping", "STOPPING", actor);
+    return;
+  }
+  job.cause = cause;
+  tx.Move(job, JobState::kStopping, cause,
+          message + "; ranks get " + std::to_string(static_cast<int>(grace_seconds)) + " s", "STOPPING", actor);
+  for (const std::string& node : NodesOf(job)) tx.Send(node, SendStop{job.id, job.attempt, grace_seconds, message});
 }
 
 void Unreserve(Transaction& tx, Job& job, const std::string& why, const std::string& actor) {

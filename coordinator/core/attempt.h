@@ -12,6 +12,17 @@ void OnRankGone(Transaction& tx, Job& job, const std::string& actor);
 // A reservation that will not start: the job keeps its place in the queue.
 void Unreserve(Transaction& tx, Job& job, const std::string& why, const std::string& actor);
 
+// A planned end of what the job is doing: ranks get `grace_seconds` to save and leave, what holds no process goes on at
+// once. Of a job that is stopping already the destination may only grow; its cause stays.
+void Stop(Transaction& tx, Job& job, Destination destination, Reason cause, double grace_seconds,
+          const std::string& message, const std::string& actor);
+
+// To QUEUED, or to PAUSED while it is held.
+void Requeue(Transaction& tx, Job& job, Reason reason, const std::string& message, const std::string& actor);
+
+// Has processes, or may have.
+bool HoldsProcesses(const Job& job);
+
 std::set<std::string> NodesOf(const Job& job);
 
 }  // namespace vicreg::core

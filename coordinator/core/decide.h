@@ -3,6 +3,8 @@
 // One operation, one function: what a message or a moment means. Each works on a Transaction (changes, events,
 // messages, sentence) and touches nothing else. Errors are for the caller; then nothing was changed.
 
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,8 +20,49 @@ namespace vicreg::core {
 absl::StatusOr<std::string> Submit(Transaction& tx, Job job, const std::string& new_id, const std::string& request_id,
                                    const std::string& sha256);
 
-// Ranks get `grace_seconds`. A job that ended stays as it is. NotFound.
-absl::Status Cancel(Transaction& tx, const std::string& job_id, double grace_seconds, const std::string& actor);
+// What somebody asks of one job. A job that has ended cannot be changed (FailedPrecondition), but may be cancelled in
+// vain. NotFound: no such job. Aborted: `expected_version` (0: any) is not the number of its newest event.
+struct Wish {
+  std::string job_id;
+  std::string actor;
+  double grace_seconds = 10;  // of its ranks, to save and leave
+  std::string note = {};      // why, in the words of whoever asks
+  std::int64_t expected_version = 0;
+};
+// Each is idempotent: wished again it changes nothing. See orchestration in docs/operations/scheduling.md.
+absl::Status Cancel(Transaction& tx, const Wish& wish);
+absl::Status Pause(Transaction& tx, const Wish& wish);
+// Of a paused job. FailedPrecondition: held, or still stopping.
+absl::Status Resume(Transaction& tx, const Wish& wish);
+// Forbids the next start; what runs runs on.
+absl::Status Hold(Transaction& tx, const Wish& wish);
+absl::Status Release(Transaction& tx, const Wish& wish);
+// InvalidArgument: outside its queue's bounds.
+absl::Status SetPriority(Transaction& tx, const Wish& wish, int priority);
+// Back to its place in the queue, from the newest checkpoint.
+absl::Status RequeueJob(Transaction& tx, const Wish& wish);
+// As RequeueJob, from the checkpoint of `from_step` (0: from the start): later ones are given up. InvalidArgument: it
+// has none of that step.
+absl::Status Restart(Transaction& tx, const Wish& wish, std::optional<std::int64_t> from_step);
+// Another number of ranks for the same global batch, from the newest checkpoint. InvalidArgument: more than rows.
+absl::Status Resize(Transaction& tx, const Wish& wish, int world_size);
+
+// Decides once for a request id: again with the same bytes it is answered OK and nothing is decided. AlreadyExists: the
+// id was used with other bytes.
+absl::Status Once(Transaction& tx, const std::string& request_id, const std::string& sha256, const std::string& job_id,
+                  const std::function<absl::Status()>& decide);
+
+// ---- operators ----
+
+// NotFound: no node of this name. Cordoned: no new gangs; draining: its gangs leave too, with `grace_seconds` to save,
+// uncharged; opening it also ends a quarantine.
+absl::Status SetNodeAdmin(Transaction& tx, const std::string& node, AdminState admin, double grace_seconds,
+                          const std::string& actor);
+// InvalidArgument: every problem, a line each.
+absl::Status SetQueue(Transaction& tx, const Queue& queue);
+absl::Status SetProject(Transaction& tx, const Project& project);
+// May a job with these numbers be in that queue? Every problem, a line each.
+absl::Status CheckQueue(const Transaction& tx, const Job& job);
 
 // ---- workers ----
 
@@ -70,6 +113,14 @@ void OnReport(Transaction& tx, const std::string& node, std::int64_t incarnation
 // Silent nodes, reservations that were not confirmed, delays that are over. `since_start`: nothing is LOST within the
 // failover grace.
 void OnTime(Transaction& tx, std::chrono::milliseconds since_start);
+
+// Where a job would start if it were submitted now, or why not, and whom it would displace. Changes nothing.
+struct Foreseen {
+  std::vector<Slot> slots;  // of rank 0, 1, ...; empty: it would wait
+  Explanation why;
+  std::vector<std::string> displaces;  // ids
+};
+Foreseen PlanOf(const Transaction& tx, Job job);
 
 // Reserves what fits and explains what does not. After every batch.
 void Schedule(Transaction& tx);

@@ -30,8 +30,7 @@ void GiveUp(Transaction& tx, const std::string& node) {
 
 void OnTime(Transaction& tx, std::chrono::milliseconds since_start) {
   for (const Node* found : tx.Nodes()) {
-    if (found->state != NodeState::kReady && found->state != NodeState::kSuspect && found->state != NodeState::kJoining)
-      continue;
+    if (found->state == NodeState::kLost) continue;
     const auto silent = found->last_heard == TimePoint{}
                             ? std::chrono::duration_cast<std::chrono::nanoseconds>(since_start)
                             : tx.now - found->last_heard;
@@ -54,41 +53,81 @@ void OnTime(Transaction& tx, std::chrono::milliseconds since_start) {
     } else if (found->state == JobState::kBackoff && tx.now >= found->not_before) {
       Job& job = tx.EditJob(found->id);
       job.ranks.clear();
-      tx.Move(job, JobState::kQueued, Reason::kNone, "delay over, queued again", "QUEUED", "coordinator");
+      Requeue(tx, job, Reason::kNone, "delay over, queued again", "coordinator");
     }
   }
 }
 
+namespace {
+
+void Reserve(Transaction& tx, const Placement& placement) {
+  Job& job = tx.EditJob(placement.job_id);
+  ++job.attempt;  // committed before any message names it: this is the fence
+  job.world_size = static_cast<int>(placement.slots.size());
+  job.destination = Destination::kByOutcome;
+  job.cause = Reason::kNone;
+  job.running_since = job.checkpoint_time = {};
+  job.ranks.clear();
+  job.prepared.clear();
+  for (std::size_t i = 0; i < placement.slots.size(); ++i) {
+    Rank rank;
+    rank.rank = static_cast<int>(i);
+    rank.node = placement.slots[i].node;
+    rank.slot = placement.slots[i].index;
+    rank.incarnation = tx.FindNode(rank.node)->incarnation;
+    job.ranks.push_back(rank);
+  }
+  job.resumed_step = job.checkpoints.empty() ? 0 : job.checkpoints.front().step;
+  job.deadline = tx.now + tx.options.reservation;
+  const std::set<std::string> nodes = NodesOf(job);
+  std::string where;
+  for (const std::string& node : nodes) where += (where.empty() ? "" : ", ") + node;
+  tx.Move(job, JobState::kReserved, Reason::kReserving,
+          "attempt " + std::to_string(job.attempt) + ": " + std::to_string(job.world_size) + " slots on " + where,
+          "RESERVED", "scheduler");
+  for (const std::string& node : nodes) tx.Send(node, SendPrepare{job.id});
+}
+
+}  // namespace
+
 void Schedule(Transaction& tx) {
-  const Plan plan = MakePlan(tx);
+  Plan plan = MakePlan(tx);
+  for (const Placement& placement : plan.placements) Reserve(tx, placement);
+  for (const Preemption& preemption : plan.preemptions) {
+    Job& victim = tx.EditJob(preemption.victim);
+    ++victim.preemptions;
+    ++victim.restarts["preempted"];
+    tx.CountPreemption();
+    Stop(tx, victim, Destination::kRequeue, Reason::kPreempted, tx.options.stop_grace_seconds, preemption.message,
+         "scheduler");
+  }
+  for (const Growth& growth : plan.growths) {
+    Job& job = tx.EditJob(growth.job_id);
+    Stop(tx, job, Destination::kRequeue, Reason::kResized, tx.options.stop_grace_seconds,
+         std::to_string(job.world_size) + " -> " + std::to_string(growth.world_size) +
+             " ranks, as slots are free that nobody waits for",
+         "scheduler");
+  }
+  tx.Explain(std::move(plan.waiting), plan.next_pass);
+  tx.Rest();
+}
+
+Foreseen PlanOf(const Transaction& tx, Job job) {
+  Transaction trial = tx;
+  job.id = "planned";
+  const std::string alike = ClassOf(job);
+  trial.AddJob(std::move(job)).state = JobState::kQueued;
+  const Plan plan = MakePlan(trial);
+  Foreseen foreseen;
   for (const Placement& placement : plan.placements) {
-    Job& job = tx.EditJob(placement.job_id);
-    ++job.attempt;  // committed before any message names it: this is the fence
-    job.ranks.clear();
-    job.prepared.clear();
-    for (std::size_t i = 0; i < placement.slots.size(); ++i) {
-      Rank rank;
-      rank.rank = static_cast<int>(i);
-      rank.node = placement.slots[i].first;
-      rank.slot = placement.slots[i].second;
-      rank.incarnation = tx.FindNode(rank.node)->incarnation;
-      job.ranks.push_back(rank);
-    }
-    job.resumed_step = job.checkpoints.empty() ? 0 : job.checkpoints.front().step;
-    job.deadline = tx.now + tx.options.reservation;
-    const std::set<std::string> nodes = NodesOf(job);
-    std::string where;
-    for (const std::string& node : nodes) where += (where.empty() ? "" : ", ") + node;
-    tx.Move(job, JobState::kReserved, Reason::kReserving,
-            "attempt " + std::to_string(job.attempt) + ": " + std::to_string(job.world_size) + " slots on " + where,
-            "RESERVED", "scheduler");
-    for (const std::string& node : nodes) tx.Send(node, SendPrepare{job.id});
+    if (placement.job_id == "planned") foreseen.slots = placement.slots;
   }
-  for (const Waiting& waiting : plan.waiting) {
-    const Job* job = tx.FindJob(waiting.job_id);
-    if (job->reason == waiting.reason && job->message == waiting.message) continue;
-    tx.Explain(tx.EditJob(waiting.job_id), waiting.reason, waiting.message);
+  for (const Preemption& preemption : plan.preemptions) {
+    if (preemption.for_job == "planned") foreseen.displaces.push_back(preemption.victim);
   }
+  if (const auto why = plan.waiting.find(alike); foreseen.slots.empty() && why != plan.waiting.end())
+    foreseen.why = why->second;
+  return foreseen;
 }
 
 void Recover(Transaction& tx) {

@@ -6,10 +6,6 @@
 namespace vicreg::core {
 namespace {
 
-bool HoldsProcesses(const Job& job) {
-  return job.state == JobState::kStarting || job.state == JobState::kRunning || job.state == JobState::kStopping;
-}
-
 bool IsHeld(const std::vector<Held>& held, const Job& job, const Rank& rank) {
   return std::any_of(held.begin(), held.end(), [&](const Held& h) {
     return h.job_id == job.id && h.attempt == job.attempt && h.rank == rank.rank;
@@ -49,8 +45,8 @@ void Reconcile(Transaction& tx, const std::string& node, std::int64_t incarnatio
     }
     if (launch) tx.Send(node, SendLaunch{job.id});
     if (job.state == JobState::kStopping) {
-      if (job.cancel) {
-        tx.Send(node, SendStop{job.id, job.attempt, 10, "cancelled"});
+      if (job.destination != Destination::kByOutcome) {
+        tx.Send(node, SendStop{job.id, job.attempt, 10, job.message});
       } else {
         tx.Send(node, SendAbort{job.id, job.attempt, job.message});
       }
@@ -80,6 +76,11 @@ absl::StatusOr<Welcome> Register(Transaction& tx, const Registration& registrati
   Node next = registration.node;
   next.incarnation = same_process ? known->incarnation : (known == nullptr ? 0 : known->incarnation) + 1;
   next.state = NodeState::kReady;
+  if (known != nullptr) {
+    if (known->state == NodeState::kQuarantined) next.state = NodeState::kQuarantined;
+    next.admin = known->admin;
+    next.strikes = known->strikes;
+  }
   next.last_heard = tx.now;
   next.last_heard_us = tx.wall_us;
   next.message = same_process ? "connected again" : "registered";
@@ -189,19 +190,21 @@ void OnReport(Transaction& tx, const std::string& node, std::int64_t incarnation
       if (job.state == JobState::kStarting && std::all_of(job.ranks.begin(), job.ranks.end(), [](const Rank& r) {
             return r.state == RankState::kStepping;
           })) {
+        job.running_since = tx.now;
         tx.Move(job, JobState::kRunning, Reason::kTraining,
                 job.resumed_step > 0 ? "training on from step " + std::to_string(job.resumed_step) : "training",
                 "RUNNING", "worker");
       }
       break;
     case Report::Kind::kCheckpoint: {
-      // The newest checkpoint only moves forward.
+      // The newest checkpoint only moves forward, and not at all while the job is on its way back to an older one.
       const std::int64_t newest = job.checkpoints.empty() ? 0 : job.checkpoints.front().step;
-      if (report.checkpoint.step > newest) {
+      if (report.checkpoint.step > newest && job.rollback_to < 0) {
         job.checkpoints.insert(job.checkpoints.begin(), report.checkpoint);
         if (job.checkpoints.size() > static_cast<std::size_t>(std::max(job.checkpoint_keep, 2)))
           job.checkpoints.pop_back();
         job.charges = 0;
+        job.checkpoint_time = tx.now;
         tx.Note(job, Reason::kTraining, "checkpoint of step " + std::to_string(report.checkpoint.step) + " committed",
                 "CHECKPOINT", "rank");
       }

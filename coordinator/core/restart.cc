@@ -104,7 +104,18 @@ NextMove DecideAfterEnd(const Job& job, const AttemptEnd& end, std::int64_t newe
                 std::to_string(job.substituted_step)};
   }
   const Class blame = ClassOf(end.reason);
-  if (blame == Class::kFinal) return {NextMove::Kind::kFail, FinalReason(end.reason), {}, job.charges, end.what};
+  if (blame == Class::kFinal) {
+    return {NextMove::Kind::kFail, FinalReason(end.reason), {}, job.charges, end.what, 0, /*final=*/true};
+  }
+  // Memory that did not suffice may have been somebody else's; twice it is the job's own.
+  const bool oom = end.reason == ExitReason::kDeviceOom || end.reason == ExitReason::kHostOom;
+  if (oom && job.restarts.count("oom") != 0) {
+    return {NextMove::Kind::kFail,
+            Reason::kOutOfMemory,
+            {},
+            job.charges,
+            end.what + "; the second time: lower batch_size, or give it more ranks or larger devices"};
+  }
   int charges = newest_step > job.resumed_step ? 0 : job.charges;
   if (blame == Class::kUser) ++charges;
   if (charges > 0 && charges >= job.max_charges) {

@@ -26,6 +26,7 @@ struct NextMove {
   int charges = 0;  // of the restart budget, after this attempt
   std::string message;
   std::int64_t substitute_step = 0;  // > 0: a rollback; the batch of this step gives way to another draw
+  bool final = false;                // kFail: no retry can mend it (bad config, bad data)
 };
 
 // A loss that is not finite: once per job, back to the newest checkpoint with another batch in that step's place,

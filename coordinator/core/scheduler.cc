@@ -1,125 +1,198 @@
 #include "coordinator/core/scheduler.h"
 
 #include <algorithm>
-#include <set>
+#include <climits>
+#include <optional>
+
+#include "coordinator/core/fit.h"
+#include "coordinator/core/misfit.h"
+#include "coordinator/core/order.h"
+#include "coordinator/core/preempt.h"
 
 namespace vicreg::core {
 namespace {
 
-using Slot = std::pair<std::string, int>;
-
-bool Offers(const Node& node, const std::string& root) {
-  return std::find(node.data_roots.begin(), node.data_roots.end(), root) != node.data_roots.end();
+bool HoldsSlots(const Job& job) {
+  return job.state == JobState::kReserved || job.state == JobState::kStarting || job.state == JobState::kRunning ||
+         job.state == JobState::kStopping;
 }
 
-struct Pool {
-  std::map<std::string, std::vector<int>> free;  // per node that is ready and offers the root
-  int total = 0, free_count = 0, nodes = 0;
+// One pass over everybody who waits.
+class Pass {
+ public:
+  explicit Pass(const Transaction& state) : state_(state), nodes_(state.Nodes()) {
+    for (const Job* job : state.LiveJobs()) {
+      if (job->state == JobState::kQueued) pending_.push_back(job);
+      if (HoldsSlots(*job)) running_.push_back(job);
+    }
+  }
+
+  Plan Make() {
+    std::map<std::string, int> held;
+    for (const Job* job : running_) {
+      held[job->project] += job->world_size;
+      held_[{job->project, job->slot_kind}] += job->world_size;
+    }
+    Order order(pending_, std::move(held), state_);
+    while (const Job* job = order.Next()) {
+      const std::string alike = ClassOf(*job);
+      if (plan_.waiting.count(alike) != 0) continue;
+      if (const int slots = Give(*job, alike); slots > 0) order.Placed(*job, slots);
+    }
+    for (const Job* job : running_) Grow(*job);
+    return std::move(plan_);
+  }
+
+ private:
+  struct Pool {
+    Slots now;                           // free and not promised
+    Slots soon;                          // as if gangs that are stopping had stopped
+    std::map<Shape, Eligible> eligible;  // by shape, for the smallest gang that asked
+    const Job* promised_to = nullptr;
+    bool waits = false;  // somebody waits for slots of this kind
+  };
+
+  Pool& PoolOf(const std::string& kind) {
+    const auto found = pools_.find(kind);
+    if (found != pools_.end()) return found->second;
+    const Slots all(nodes_, kind);
+    Pool pool{all, all, {}, nullptr, false};
+    for (const Job* job : running_) {
+      if (job->slot_kind != kind) continue;
+      for (const Rank& rank : job->ranks) {
+        // A lost rank keeps its claim until its attempt is settled, so that nothing shares the slot with a live
+        // process.
+        pool.now.Take({rank.node, rank.slot});
+        if (job->state != JobState::kStopping) pool.soon.Take({rank.node, rank.slot});
+      }
+    }
+    return pools_.emplace(kind, std::move(pool)).first->second;
+  }
+
+  // Slots it was given; 0: its class waits, and why.
+  int Give(const Job& job, const std::string& alike) {
+    Pool& pool = PoolOf(job.slot_kind);
+    const Queue* queue = state_.FindQueue({job.project, job.queue});
+    Shape shape{job.data_root, job.labels, job.excluded};
+    if (queue != nullptr) shape.labels.insert(shape.labels.end(), queue->labels.begin(), queue->labels.end());
+    const auto [found, added] = pool.eligible.try_emplace(shape);
+    if (added) found->second = EligibleFor(pool.now, shape, job.min_world);
+    const Eligible& eligible = found->second;
+    const int held = held_[{job.project, job.slot_kind}];
+    const int quota = state_.FindProject(job.project).Quota(job.slot_kind);
+    const int allowed = quota < 0 ? INT_MAX : std::max(0, quota - held);
+    const Misfit misfit{job, shape, nodes_, pool.now, eligible};
+
+    const auto wait = [&](Explanation why) {
+      plan_.waiting[alike] = std::move(why);
+      return 0;
+    };
+    if (queue != nullptr && !queue->open) return wait(misfit.QueueClosed());
+    // What the cluster could not hold even when empty keeps nobody waiting.
+    if (auto never = misfit.Never()) return wait(*std::move(never));
+    if (allowed < job.min_world) return wait(misfit.OverQuota(quota, held));
+
+    std::vector<Slot> slots = SameAgain(job, pool.now, eligible, allowed);
+    if (slots.empty()) slots = Pick(pool.now, eligible, job.min_world, std::min(job.max_world, allowed), job.topology);
+    if (!slots.empty()) {
+      for (const Slot& slot : slots) {
+        pool.now.Take(slot);
+        pool.soon.Take(slot);
+      }
+      const int count = static_cast<int>(slots.size());
+      held_[{job.project, job.slot_kind}] += count;
+      plan_.placements.push_back({job.id, std::move(slots)});
+      return count;
+    }
+    pool.waits = true;
+    if (pool.promised_to != nullptr)
+      return wait(misfit.Free() >= job.min_world ? misfit.Behind(*pool.promised_to) : misfit.InUse());
+    Explanation why = misfit.InUse();
+    const bool coming =
+        !Pick(pool.soon, eligible, job.min_world, std::min(job.max_world, allowed), job.topology).empty();
+    if (coming) {
+      why = misfit.Stopping();
+    } else if (const Victims victims = ChooseVictims(job, pool.soon, eligible, allowed, running_, state_);
+               !victims.jobs.empty()) {
+      for (const Job* victim : victims.jobs) {
+        plan_.preemptions.push_back({victim->id, job.id, misfit.Preempts(*victim)});
+        for (const Rank& rank : victim->ranks) pool.soon.Free({rank.node, rank.slot});
+      }
+      why = misfit.Stopping();
+    } else {
+      plan_.next_pass = std::min(plan_.next_pass, victims.later);
+    }
+    Earmark(pool.now, eligible, job.min_world, job.topology);
+    pool.promised_to = &job;
+    return wait(std::move(why));
+  }
+
+  // After a crash a gang returns to the slots it had: caches are warm, and whose fault it was shows.
+  static std::vector<Slot> SameAgain(const Job& job, const Slots& slots, const Eligible& eligible, int allowed) {
+    const int world = static_cast<int>(job.last_slots.size());
+    if (world < job.min_world || world > std::min(job.max_world, allowed)) return {};
+    std::map<std::string, int> wanted;
+    for (const Slot& slot : job.last_slots) {
+      const auto place = std::find_if(eligible.begin(), eligible.end(),
+                                      [&](std::size_t i) { return slots.places()[i].node->name == slot.node; });
+      if (place == eligible.end()) return {};
+      const Place& there = slots.places()[*place];
+      if (!std::binary_search(there.free.begin(), there.free.end(), slot.index)) return {};
+      if (++wanted[slot.node] > there.available()) return {};
+    }
+    return job.last_slots;
+  }
+
+  // One gang a pass, when nobody waits for its slots: a resize costs a restart.
+  void Grow(const Job& job) {
+    if (job.state != JobState::kRunning || job.world_size >= job.max_world || !plan_.growths.empty()) return;
+    Pool& pool = PoolOf(job.slot_kind);
+    if (pool.waits) return;
+    const TimePoint ripe = std::max(job.running_since, state_.began()) + state_.options.min_runtime;
+    if (state_.now < ripe) {
+      plan_.next_pass = std::min(plan_.next_pass, ripe);
+      return;
+    }
+    const Queue* queue = state_.FindQueue({job.project, job.queue});
+    Shape shape{job.data_root, job.labels, job.excluded};
+    if (queue != nullptr) shape.labels.insert(shape.labels.end(), queue->labels.begin(), queue->labels.end());
+    const int quota = state_.FindProject(job.project).Quota(job.slot_kind);
+    const int most = quota < 0 ? job.max_world
+                               : std::min(job.max_world, job.world_size + quota - held_[{job.project, job.slot_kind}]);
+    Slots without = pool.now;
+    for (const Rank& rank : job.ranks) without.Free({rank.node, rank.slot});
+    const Eligible eligible = EligibleFor(without, shape, job.min_world);
+    const auto slots = Pick(without, eligible, job.min_world, most, job.topology);
+    if (static_cast<int>(slots.size()) > job.world_size)
+      plan_.growths.push_back({job.id, static_cast<int>(slots.size())});
+  }
+
+  const Transaction& state_;
+  const std::vector<const Node*> nodes_;
+  std::vector<const Job*> pending_, running_;
+  std::map<std::pair<std::string, std::string>, int> held_;  // by project and kind
+  std::map<std::string, Pool> pools_;
+  Plan plan_;
 };
-
-Pool PoolFor(const Job& job, const std::vector<const Node*>& nodes, const std::map<std::string, std::set<Slot>>& used) {
-  Pool pool;
-  const auto taken = used.find(job.slot_kind);
-  for (const Node* node : nodes) {
-    if (node->state != NodeState::kReady || !Offers(*node, job.data_root)) continue;
-    ++pool.nodes;
-    for (int slot = 0; slot < node->Slots(job.slot_kind); ++slot) {
-      ++pool.total;
-      if (taken != used.end() && taken->second.count({node->name, slot}) != 0) continue;
-      pool.free[node->name].push_back(slot);
-      ++pool.free_count;
-    }
-  }
-  return pool;
-}
-
-// One node when one fits (the fullest that does), else nodes with most room first.
-std::vector<Slot> Choose(const Pool& pool, int wanted) {
-  std::vector<std::pair<std::string, std::vector<int>>> nodes(pool.free.begin(), pool.free.end());
-  std::stable_sort(nodes.begin(), nodes.end(), [&](const auto& a, const auto& b) {
-    const bool fits_a = static_cast<int>(a.second.size()) >= wanted,
-               fits_b = static_cast<int>(b.second.size()) >= wanted;
-    if (fits_a != fits_b) return fits_a;
-    return fits_a ? a.second.size() < b.second.size() : a.second.size() > b.second.size();
-  });
-  std::vector<Slot> slots;
-  for (const auto& [node, free] : nodes) {
-    for (const int slot : free) {
-      if (static_cast<int>(slots.size()) < wanted) slots.emplace_back(node, slot);
-    }
-  }
-  return slots;
-}
-
-std::string Count(int count, const std::string& what) {
-  return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
-}
-
-Waiting Unplaceable(const Job& job, const Pool& pool, const std::vector<const Node*>& nodes) {
-  const bool any_ready =
-      std::any_of(nodes.begin(), nodes.end(), [](const Node* n) { return n->state == NodeState::kReady; });
-  const std::string needs = "needs " + Count(job.world_size, job.slot_kind + " slot");
-  if (!any_ready)
-    return {job.id, Reason::kNoNodes, needs + "; no node is ready: start a worker (`vicreg up`, or `vicreg-worker`)"};
-  if (pool.nodes == 0) {
-    std::set<std::string> offered;
-    for (const Node* node : nodes) {
-      if (node->state == NodeState::kReady) offered.insert(node->data_roots.begin(), node->data_roots.end());
-    }
-    std::string list;
-    for (const std::string& root : offered) list += (list.empty() ? "" : ", ") + root;
-    return {job.id, Reason::kDataRootMissing,
-            "no ready node offers data root " + job.data_root + "; offered: " + (list.empty() ? "none" : list) +
-                ": start a worker with --data-root " + job.data_root + "=PATH"};
-  }
-  return {job.id, Reason::kNotEnoughSlots,
-          needs + "; the cluster has " + std::to_string(pool.total) + " (" + std::to_string(pool.free_count) +
-              " free) on " + Count(pool.nodes, "ready node") + ": add " + std::to_string(job.world_size - pool.total) +
-              " more, or lower world_size"};
-}
 
 }  // namespace
 
-Plan MakePlan(const Transaction& state) {
-  Plan plan;
-  const std::vector<const Node*> nodes = state.Nodes();
-  const std::vector<const Job*> jobs = state.LiveJobs();
-  std::map<std::string, std::set<Slot>> used;  // by slot kind
-  for (const Job* job : jobs) {
-    for (const Rank& rank : job->ranks) {
-      // A lost rank keeps its claim until its attempt is settled, so that nothing shares the slot with a live process.
-      if (job->state != JobState::kQueued && job->state != JobState::kBackoff)
-        used[job->slot_kind].insert({rank.node, rank.slot});
-    }
+Plan MakePlan(const Transaction& state) { return Pass(state).Make(); }
+
+std::string ClassOf(const Job& job) {
+  std::string key = job.project + "|" + job.queue + "|" + std::to_string(job.priority) + "|" +
+                    std::to_string(job.min_world) + "|" + std::to_string(job.max_world) + "|" + job.slot_kind + "|" +
+                    job.data_root + "|" + Name(job.topology.level) + (job.topology.required ? "!" : "");
+  for (const std::string& label : job.labels) key += "|+" + label;
+  for (const std::string& node : job.excluded) key += "|-" + node;
+  return key;
+}
+
+Explanation Explain(const Job& job, const std::map<std::string, Explanation>& waiting) {
+  if (job.state == JobState::kQueued) {
+    if (const auto found = waiting.find(ClassOf(job)); found != waiting.end()) return found->second;
   }
-  std::map<std::string, const Job*> head;  // by slot kind: the first job that waits for slots in use
-  for (const Job* job : jobs) {
-    if (job->state == JobState::kBackoff) continue;
-    if (job->state != JobState::kQueued) continue;
-    const Pool pool = PoolFor(*job, nodes, used);
-    if (pool.total < job->world_size) {
-      plan.waiting.push_back(Unplaceable(*job, pool, nodes));
-      continue;
-    }
-    if (const Job* first = head[job->slot_kind]; first != nullptr) {
-      plan.waiting.push_back({job->id, Reason::kQueuedBehind,
-                              "waits behind " + first->name + " (" + first->id.substr(0, 8) +
-                                  "), which was submitted earlier and waits for " + Count(first->world_size, "slot")});
-      continue;
-    }
-    if (pool.free_count < job->world_size) {
-      head[job->slot_kind] = job;
-      plan.waiting.push_back({job->id, Reason::kSlotsInUse,
-                              "needs " + Count(job->world_size, job->slot_kind + " slot") + "; " +
-                                  std::to_string(pool.free_count) + " of " + std::to_string(pool.total) +
-                                  " are free: next when running jobs end"});
-      continue;
-    }
-    Placement placement{job->id, Choose(pool, job->world_size)};
-    for (const Slot& slot : placement.slots) used[job->slot_kind].insert(slot);
-    plan.placements.push_back(std::move(placement));
-  }
-  return plan;
+  return {job.reason, job.message};
 }
 
 }  // namespace vicreg::core

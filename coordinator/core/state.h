@@ -38,9 +38,14 @@ enum class Reason {
   kQueuedBehind = 4,
   kDataRootMissing = 5,
   kRetryDelay = 6,
+  kQuota = 7,
+  kQueueClosed = 8,
+  kNoMatchingNode = 9,
   kReserving = 10,
   kLaunching = 11,
   kTraining = 12,
+  kTopology = 13,
+  kPreempting = 14,
   kCompleted = 20,
   kCancelRequested = 21,
   kConfig = 22,
@@ -53,7 +58,16 @@ enum class Reason {
   kInfra = 29,
   kNodeLost = 30,
   kInternal = 31,
-  kRollback = 32
+  kRollback = 32,
+  kPauseRequested = 40,
+  kHeld = 41,
+  kInfraHold = 42,
+  kPreempted = 43,
+  kDrained = 44,
+  kResized = 45,
+  kRequeued = 46,
+  kRestarted = 47,
+  kOutOfMemory = 48
 };
 
 // Numbers equal vicreg.v1.ExitReason.
@@ -105,6 +119,31 @@ struct Rank {
   bool settled() const { return state == RankState::kExited || state == RankState::kLost; }
 };
 
+// What happens to a job whose attempt was asked to stop, once its ranks have settled. May only grow while it stops: who
+// cancels a job that is being paused has cancelled it.
+enum class Destination {
+  kByOutcome = 0,  // the restart policy decides
+  kRequeue = 1,
+  kPause = 2,
+  kCancel = 3
+};
+
+// How closely the ranks of a gang must sit together.
+enum class Level { kAny = 0, kRack = 1, kNode = 2 };
+const char* Name(Level level);
+
+struct Topology {
+  Level level = Level::kNode;
+  bool required = false;  // false: as close as fits now, at best within `level`
+  bool operator==(const Topology&) const = default;
+};
+
+struct Slot {
+  std::string node;
+  int index = 0;
+  auto operator<=>(const Slot&) const = default;
+};
+
 struct Checkpoint {
   int attempt = 0;
   std::int64_t step = 0;
@@ -116,9 +155,16 @@ struct Job {
   std::string id, name, owner;
   std::string spec;  // serialized JobSpec, as resolved; opaque here
   std::string recipe_hash;
+  std::string project = "default", queue = "default";
+  int priority = 0;  // higher goes first
   std::string slot_kind = "cpu";
   std::string data_root;
-  int world_size = 1;
+  std::vector<std::string> labels;  // "key=value"; only nodes that have them all
+  Topology topology;
+  // A gang has between min_world and max_world ranks; world_size is what the newest attempt has, or, before the first,
+  // min_world. The global batch is the same for all of them.
+  int min_world = 1, max_world = 1, world_size = 1;
+  int batch_size = 1;  // rows of the global batch: no gang is larger
   int max_charges = 3;
   int checkpoint_keep = 3;
   std::int64_t queue_seq = 0;
@@ -126,10 +172,17 @@ struct Job {
   JobState state = JobState::kQueued;
   Reason reason = Reason::kNone;
   std::string message;
-  int attempt = 0;                 // newest; only grows
-  std::vector<Rank> ranks;         // of the newest attempt
-  std::set<std::string> prepared;  // nodes that confirmed a reservation
-  bool cancel = false;             // destination of a stopping attempt; never unset
+  int attempt = 0;                                    // newest; only grows
+  std::vector<Rank> ranks;                            // of the newest attempt
+  std::set<std::string> prepared;                     // nodes that confirmed a reservation
+  Destination destination = Destination::kByOutcome;  // of a stopping attempt
+  Reason cause = Reason::kNone;                       // why it was asked to stop; fixed until it has settled
+  bool held = false;                                  // may not start until it is released
+  std::int64_t rollback_to = -1;                      // >= 0: once settled, checkpoints above this step are given up
+  std::vector<Slot> last_slots;    // of the attempt before: a crash returns to them when they are free
+  std::set<std::string> excluded;  // nodes that failed under it
+  std::int64_t preemptions = 0;
+  std::vector<std::int64_t> infra_ends_us;  // when infrastructure ended an attempt, newest last, wall clock
   int charges = 0;
   std::int64_t resumed_step = 0;  // where the newest attempt started
   std::int64_t total_steps = 0;
@@ -144,11 +197,22 @@ struct Job {
 
   // Not stored: a restarted coordinator begins them anew.
   TimePoint not_before{};
-  TimePoint deadline{};  // of a reservation
+  TimePoint deadline{};         // of a reservation
+  TimePoint running_since{};    // of the newest attempt: RUNNING
+  TimePoint checkpoint_time{};  // when the newest checkpoint was committed
   std::uint64_t version = 0;
 };
 
-enum class NodeState { kJoining = 1, kReady = 2, kSuspect = 3, kLost = 4 };
+enum class NodeState { kJoining = 1, kReady = 2, kSuspect = 3, kLost = 4, kQuarantined = 5 };
+// What operators want of it, beside what it is.
+enum class AdminState { kOpen = 0, kCordoned = 1, kDraining = 2 };
+const char* Name(AdminState state);
+
+// A failure that the node is to blame for.
+struct Strike {
+  std::int64_t time_us = 0;
+  std::string job_id;
+};
 
 struct Node {
   std::string name, boot_id, build;
@@ -156,9 +220,13 @@ struct Node {
   NodeState state = NodeState::kJoining;
   int cpu_slots = 0, gpu_slots = 0;
   std::vector<std::string> data_roots;
+  std::vector<std::string> labels;  // "key=value"; "rack=..." is its place
+  AdminState admin = AdminState::kOpen;
+  std::vector<Strike> strikes;  // newest last
   std::string message;
   std::int64_t last_heard_us = 0;
   TimePoint last_heard{};  // not stored
+  bool placeable() const { return state == NodeState::kReady && admin == AdminState::kOpen; }
   int Slots(const std::string& kind) const { return kind == "gpu" ? gpu_slots : cpu_slots; }
 };
 
@@ -178,11 +246,43 @@ struct Request {
   std::string id, sha256, job_id;
 };
 
+// A tenant. Absent: no quota, weight 1.
+struct Project {
+  std::string name;
+  int cpu_quota = -1, gpu_quota = -1;  // slots its gangs may hold together; -1: no limit
+  double weight = 1;                   // of its share of the slots among projects of equal priority
+  int Quota(const std::string& kind) const { return kind == "gpu" ? gpu_quota : cpu_quota; }
+};
+
+// A project's named lane. The queue "default" exists in every project.
+struct Queue {
+  std::string project, name;
+  bool open = true;                               // closed: its jobs wait
+  int min_priority = -1000, max_priority = 1000;  // of jobs submitted to it
+  std::vector<std::string> labels;                // its jobs go to nodes that have them all
+};
+using QueueKey = std::pair<std::string, std::string>;  // project, queue
+
+// Why the jobs of one class (scheduler.h) wait.
+struct Explanation {
+  Reason reason = Reason::kNone;
+  std::string message;
+  bool operator==(const Explanation&) const = default;
+};
+
 struct State {
   std::map<std::string, Job> jobs;
   std::map<std::string, Node> nodes;
   std::map<std::string, Request> requests;
+  std::map<std::string, Project> projects;
+  std::map<QueueKey, Queue> queues;
   std::set<std::pair<std::int64_t, std::string>> live;  // (queue_seq, id) of jobs that have not ended
+  // Not stored. Of the newest pass: why each class of queued jobs waits, and when time alone makes another pass worth
+  // while; when preemptions were decided.
+  std::map<std::string, Explanation> waiting;
+  TimePoint next_pass = TimePoint::max();
+  TimePoint began{};  // this coordinator; what it does not know is not older for it
+  std::vector<TimePoint> preemptions;
   std::int64_t next_queue_seq = 1, next_event_seq = 1, term = 1;
 };
 

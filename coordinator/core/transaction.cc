@@ -25,6 +25,16 @@ const char* Name(RankState state) {
   return kNames[static_cast<std::size_t>(state)];
 }
 
+const char* Name(Level level) {
+  static const char* const kNames[] = {"any", "rack", "node"};
+  return kNames[static_cast<std::size_t>(level)];
+}
+
+const char* Name(AdminState state) {
+  static const char* const kNames[] = {"OPEN", "CORDONED", "DRAINING"};
+  return kNames[static_cast<std::size_t>(state)];
+}
+
 bool IsTerminal(JobState state) {
   return state == JobState::kSucceeded || state == JobState::kFailed || state == JobState::kCancelled;
 }
@@ -51,6 +61,7 @@ const Node* Transaction::FindNode(const std::string& name) const { return Find(n
 const Request* Transaction::FindRequest(const std::string& id) const { return Find(requests_, state_.requests, id); }
 Job& Transaction::EditJob(const std::string& id) { return Edit(jobs_, state_.jobs, id); }
 Node& Transaction::EditNode(const std::string& name) {
+  Wake();
   touched_.erase(name);
   return Edit(nodes_, state_.nodes, name);
 }
@@ -60,12 +71,14 @@ Node& Transaction::TouchNode(const std::string& name) {
 }
 
 Job& Transaction::AddJob(Job job) {
+  Wake();
   job.queue_seq = next_queue_seq_++;
   const std::string id = job.id;
   return jobs_.emplace(id, std::move(job)).first->second;
 }
 
 Node& Transaction::AddNode(Node node) {
+  Wake();
   const std::string name = node.name;
   return nodes_.emplace(name, std::move(node)).first->second;
 }
@@ -111,6 +124,7 @@ void Transaction::Move(Job& job, JobState to, Reason reason, const std::string& 
                        const std::string& actor) {
   // Invariant: a terminal state absorbs.
   if (IsTerminal(job.state)) throw std::logic_error("job " + job.id + " left the terminal state " + Name(job.state));
+  Wake();
   job.state = to;
   job.reason = reason;
   job.message = message;
@@ -118,10 +132,57 @@ void Transaction::Move(Job& job, JobState to, Reason reason, const std::string& 
   Note(job, reason, message, kind, actor);
 }
 
-void Transaction::Explain(Job& job, Reason reason, const std::string& message) {
-  job.reason = reason;
-  job.message = message;
-  ++job.version;
+Project Transaction::FindProject(const std::string& name) const {
+  const Project* found = Find(projects_, state_.projects, name);
+  if (found != nullptr) return *found;
+  Project absent;
+  absent.name = name;
+  return absent;
+}
+
+std::vector<Project> Transaction::Projects() const {
+  std::map<std::string, Project> all = state_.projects;
+  for (const auto& [name, project] : projects_) all[name] = project;
+  std::vector<Project> projects;
+  for (auto& [name, project] : all) projects.push_back(std::move(project));
+  return projects;
+}
+
+const Queue* Transaction::FindQueue(const QueueKey& key) const {
+  static const Queue kDefault{"", "default", true, -1000, 1000, {}};
+  if (const auto found = queues_.find(key); found != queues_.end()) return &found->second;
+  if (const auto found = state_.queues.find(key); found != state_.queues.end()) return &found->second;
+  return key.second == "default" ? &kDefault : nullptr;
+}
+
+std::vector<Queue> Transaction::Queues() const {
+  std::map<QueueKey, Queue> all = state_.queues;
+  for (const auto& [key, queue] : queues_) all[key] = queue;
+  std::vector<Queue> queues;
+  for (auto& [key, queue] : all) queues.push_back(std::move(queue));
+  return queues;
+}
+
+void Transaction::SetProject(Project project) {
+  Wake();
+  const std::string name = project.name;
+  projects_[name] = std::move(project);
+}
+
+void Transaction::SetQueue(Queue queue) {
+  Wake();
+  const QueueKey key(queue.project, queue.name);
+  queues_[key] = std::move(queue);
+}
+
+std::vector<TimePoint> Transaction::RecentPreemptions() const {
+  std::vector<TimePoint> recent;
+  for (const auto* times : {&state_.preemptions, &preemptions_}) {
+    for (const TimePoint time : *times) {
+      if (now - time < std::chrono::hours(1)) recent.push_back(time);
+    }
+  }
+  return recent;
 }
 
 void Transaction::ApplyTo(State& state) {
@@ -136,6 +197,13 @@ void Transaction::ApplyTo(State& state) {
   }
   for (auto& [name, node] : nodes_) state.nodes[name] = node;
   for (auto& [id, request] : requests_) state.requests[id] = request;
+  for (auto& [name, project] : projects_) state.projects[name] = project;
+  for (auto& [key, queue] : queues_) state.queues[key] = queue;
+  if (waiting_) {
+    state.waiting = std::move(*waiting_);
+    state.next_pass = next_pass_;
+  }
+  if (!preemptions_.empty()) state.preemptions = RecentPreemptions();
   state.next_queue_seq = next_queue_seq_;
   state.next_event_seq = next_event_seq_;
 }

@@ -5,6 +5,7 @@
 // until the shell commits.
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -16,6 +17,18 @@ namespace vicreg::core {
 struct Options {
   std::chrono::milliseconds suspect{5000}, lost{20000}, reservation{10000}, failover_grace{60000};
   std::chrono::milliseconds backoff_first{1000}, backoff_most{60000};
+  // A gang is left alone for this long before it is preempted or resized by the scheduler.
+  std::chrono::milliseconds min_runtime{10 * 60 * 1000};
+  int preemptions_per_hour = 60;
+  double stop_grace_seconds = 120;   // of a planned stop
+  double restart_cost_seconds = 60;  // what stopping and starting a gang costs, for choosing victims
+  // More ends by infrastructure than this within the window hold the job.
+  int infra_ends = 5;
+  std::chrono::minutes infra_window{30};
+  // Strikes that quarantine a node, and the largest share of the cluster that may be.
+  int strikes = 3, strike_jobs = 2;
+  std::chrono::hours strike_window{24};
+  double quarantine_share = 0.2;
 };
 
 // Messages to workers, by node. The shell fills in specs and resume points from the job.
@@ -72,6 +85,13 @@ class Transaction {
   Job& AddJob(Job job);
   Node& AddNode(Node node);
   void AddRequest(Request request) { requests_[request.id] = std::move(request); }
+  // Absent ones are as their defaults.
+  Project FindProject(const std::string& name) const;
+  std::vector<Project> Projects() const;
+  const Queue* FindQueue(const QueueKey& key) const;  // null: none of this name, but for "default"
+  std::vector<Queue> Queues() const;
+  void SetProject(Project project);
+  void SetQueue(Queue queue);
 
   // In (queue_seq, id) order, as changed so far.
   std::vector<const Job*> LiveJobs() const;
@@ -82,21 +102,37 @@ class Transaction {
             const std::string& actor);
   // Without a change of state.
   void Note(Job& job, Reason reason, const std::string& message, const std::string& kind, const std::string& actor);
-  // Only what people read of a waiting job; no event.
-  void Explain(Job& job, Reason reason, const std::string& message);
+  // Why queued jobs wait, by class, and when time alone may change that; replaces what the pass before said. Nothing to
+  // commit.
+  void Explain(std::map<std::string, Explanation> waiting, TimePoint next_pass) {
+    waiting_ = std::move(waiting);
+    next_pass_ = next_pass;
+  }
+  // Something happened that may let a waiting job start, or add one.
+  void Wake() { woken_ = true; }
+  // A pass has seen all that happened so far.
+  void Rest() { woken_ = false; }
+  TimePoint began() const { return state_.began; }
+  bool NeedsPass() const { return woken_ || now >= state_.next_pass; }
+  // Preemptions of the last hour, those of this transaction too.
+  std::vector<TimePoint> RecentPreemptions() const;
+  void CountPreemption() { preemptions_.push_back(now); }
   void Send(const std::string& node, decltype(Message::what) what) { messages_.push_back({node, std::move(what)}); }
   // Tells the history that an attempt starts at `resume_step`, before its Launch is sent.
   void BeginAttempt(const std::string& job_id) { begun_.push_back(job_id); }
 
   // Something to commit.
   bool changed() const {
-    return !jobs_.empty() || nodes_.size() > touched_.size() || !events_.empty() || !requests_.empty();
+    return !jobs_.empty() || nodes_.size() > touched_.size() || !events_.empty() || !requests_.empty() ||
+           !projects_.empty() || !queues_.empty();
   }
   bool IsTouchOnly(const std::string& node) const { return touched_.count(node) != 0; }
   const std::map<std::string, Job>& jobs() const { return jobs_; }
   const std::map<std::string, Node>& nodes() const { return nodes_; }
   const std::vector<Event>& events() const { return events_; }
   const std::map<std::string, Request>& requests() const { return requests_; }
+  const std::map<std::string, Project>& projects() const { return projects_; }
+  const std::map<QueueKey, Queue>& queues() const { return queues_; }
   const std::vector<Message>& messages() const { return messages_; }
   const std::vector<std::string>& begun() const { return begun_; }
   std::int64_t fenced = 0;  // messages refused in this batch
@@ -110,6 +146,12 @@ class Transaction {
   std::map<std::string, Node> nodes_;
   std::set<std::string> touched_;  // of nodes_: nothing to commit
   std::map<std::string, Request> requests_;
+  std::map<std::string, Project> projects_;
+  std::map<QueueKey, Queue> queues_;
+  std::optional<std::map<std::string, Explanation>> waiting_;
+  TimePoint next_pass_{};
+  bool woken_ = false;
+  std::vector<TimePoint> preemptions_;
   std::vector<Event> events_;
   std::vector<Message> messages_;
   std::vector<std::string> begun_;

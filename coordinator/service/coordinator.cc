@@ -6,6 +6,7 @@
 
 #include "common/enum_names.h"
 #include "coordinator/core/attempt.h"
+#include "coordinator/core/scheduler.h"
 
 namespace vicreg::service {
 namespace {
@@ -19,6 +20,13 @@ std::string Lower(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return text;
+}
+
+core::Job Explained(core::Job job, const core::State& state) {
+  core::Explanation why = core::Explain(job, state.waiting);
+  job.reason = why.reason;
+  job.message = std::move(why.message);
+  return job;
 }
 
 }  // namespace
@@ -38,7 +46,7 @@ Coordinator::~Coordinator() {
 
 absl::Status Coordinator::Start() {
   ASSIGN_OR_RETURN(state_, store_->Load());
-  uninterrupted_since_ = clock_.SteadyNow();
+  state_.began = uninterrupted_since_ = clock_.SteadyNow();
   core::Transaction recovery(state_, options_, uninterrupted_since_, clock_.WallMicros());
   core::Recover(recovery);
   if (recovery.changed()) {
@@ -95,8 +103,12 @@ void Coordinator::RunBatch(std::vector<Command> batch) {
   core::Transaction transaction(state_, options_, now, clock_.WallMicros());
   std::vector<absl::Status> answers;
   for (const Command& command : batch) answers.push_back(command.decide(transaction));
-  core::OnTime(transaction, std::chrono::duration_cast<std::chrono::milliseconds>(now - uninterrupted_since_));
-  core::Schedule(transaction);
+  // Timers are coarse, and look at every node and live job.
+  if (batch.empty() || now >= next_timers_) {
+    core::OnTime(transaction, std::chrono::duration_cast<std::chrono::milliseconds>(now - uninterrupted_since_));
+    next_timers_ = now + kTimerStep;
+  }
+  if (transaction.NeedsPass() || !scheduled_) core::Schedule(transaction);
 
   absl::Status saved;
   double seconds = 0;
@@ -114,7 +126,10 @@ void Coordinator::RunBatch(std::vector<Command> batch) {
   }
   {
     const std::lock_guard lock(state_mutex_);
-    if (saved.ok()) transaction.ApplyTo(state_);
+    if (saved.ok()) {
+      transaction.ApplyTo(state_);
+      scheduled_ = true;
+    }
     fenced_ += transaction.fenced;
     if (transaction.changed()) {
       ++commits_;
@@ -207,14 +222,14 @@ void Coordinator::SendAll(const core::Transaction& transaction) {
 std::optional<core::Job> Coordinator::FindJob(const std::string& id) const {
   const std::lock_guard lock(state_mutex_);
   const auto found = state_.jobs.find(id);
-  return found == state_.jobs.end() ? std::nullopt : std::optional(found->second);
+  return found == state_.jobs.end() ? std::nullopt : std::optional(Explained(found->second, state_));
 }
 
 std::vector<core::Job> Coordinator::Jobs() const {
   std::vector<core::Job> jobs;
   {
     const std::lock_guard lock(state_mutex_);
-    for (const auto& [id, job] : state_.jobs) jobs.push_back(job);
+    for (const auto& [id, job] : state_.jobs) jobs.push_back(Explained(job, state_));
   }
   std::sort(jobs.begin(), jobs.end(), [](const core::Job& a, const core::Job& b) { return a.queue_seq < b.queue_seq; });
   return jobs;
@@ -225,6 +240,20 @@ std::vector<core::Node> Coordinator::Nodes() const {
   std::vector<core::Node> nodes;
   for (const auto& [name, node] : state_.nodes) nodes.push_back(node);
   return nodes;
+}
+
+std::vector<core::Queue> Coordinator::Queues() const {
+  const std::lock_guard lock(state_mutex_);
+  std::vector<core::Queue> queues;
+  for (const auto& [key, queue] : state_.queues) queues.push_back(queue);
+  return queues;
+}
+
+std::vector<core::Project> Coordinator::Projects() const {
+  const std::lock_guard lock(state_mutex_);
+  std::vector<core::Project> projects;
+  for (const auto& [name, project] : state_.projects) projects.push_back(project);
+  return projects;
 }
 
 absl::Status Coordinator::Ready() const {
@@ -298,7 +327,7 @@ telemetry::ClusterView Coordinator::View(int watchers) const {
   for (const core::Node& node : Nodes()) {
     telemetry::WorkerView out;
     out.name = node.name;
-    static const char* const kStates[] = {"", "joining", "ready", "suspect", "lost"};
+    static const char* const kStates[] = {"", "joining", "ready", "suspect", "lost", "quarantined"};
     out.state = kStates[static_cast<int>(node.state)];
     out.heartbeat_seconds = static_cast<double>(node.last_heard_us) / 1e6;
     out.slots["cpu"] = {node.cpu_slots, used[node.name]["cpu"]};

@@ -50,9 +50,12 @@ class Coordinator {
   // Bounded: RESOURCE_EXHAUSTED through `done` when 10,000 commands wait.
   void Post(Decide decide, Done done);
 
+  // With the reason people read: of a job that waits, why its class does.
   std::optional<core::Job> FindJob(const std::string& id) const;
   std::vector<core::Job> Jobs() const;  // by queue_seq
   std::vector<core::Node> Nodes() const;
+  std::vector<core::Queue> Queues() const;
+  std::vector<core::Project> Projects() const;
   std::int64_t term() const { return store_->term(); }
   const std::string& store_id() const { return store_->store_id(); }
   // OK, or why nothing is admitted.
@@ -90,10 +93,11 @@ class Coordinator {
   const core::Options options_;
   // Since when heard workers could also be recorded as heard: the start, or the end of the last store outage. No
   // silence counts from before.
-  TimePoint uninterrupted_since_, next_probe_{};
+  TimePoint uninterrupted_since_, next_probe_{}, next_timers_{};
 
   mutable std::mutex state_mutex_;
-  core::State state_;  // written by the core thread
+  core::State state_;       // written by the core thread
+  bool scheduled_ = false;  // a first pass was made; core thread only
   std::int64_t fenced_ = 0, commits_ = 0, store_errors_ = 0;
   double commit_seconds_ = 0;
   absl::Status degraded_;

@@ -5,7 +5,6 @@
 #include "common/files.h"
 #include "common/ids.h"
 #include "common/recipe/resolve.h"
-#include "common/version.h"
 #include "coordinator/service/wire.h"
 
 namespace vicreg::service {
@@ -35,6 +34,7 @@ recipe::Offered OfferedBy(const Nodes& nodes) {
   recipe::Offered offered(std::in_place);
   for (const core::Node& node : nodes) {
     offered->roots.insert(node.data_roots.begin(), node.data_roots.end());
+    offered->labels.insert(node.labels.begin(), node.labels.end());
     offered->gpus |= node.gpu_slots > 0;
   }
   return offered;
@@ -44,9 +44,30 @@ absl::Status CheckOffered(const core::Transaction& tx, const v1::JobSpec& spec) 
   std::vector<core::Node> nodes;
   for (const core::Node* node : tx.Nodes()) nodes.push_back(*node);
   const recipe::Offered offered = OfferedBy(nodes);
+  const auto& labels = spec.placement().labels();
   const bool fine =
-      !offered || (offered->roots.count(spec.data().root()) != 0 && (offered->gpus || spec.device() != v1::DEVICE_GPU));
+      !offered ||
+      (offered->roots.count(spec.data().root()) != 0 && (offered->gpus || spec.device() != v1::DEVICE_GPU) &&
+       std::all_of(labels.begin(), labels.end(), [&](const auto& l) { return offered->labels.count(l) != 0; }));
   return fine ? absl::OkStatus() : recipe::Resolve(spec, offered).status();
+}
+
+core::Level ToLevel(v1::TopologyLevel level) {
+  switch (level) {
+    case v1::TOPOLOGY_LEVEL_ANY:
+      return core::Level::kAny;
+    case v1::TOPOLOGY_LEVEL_RACK:
+      return core::Level::kRack;
+    default:
+      return core::Level::kNode;
+  }
+}
+
+// All that only the cluster knows to be wrong with a job, at once.
+absl::Status CheckHere(const core::Transaction& tx, const v1::JobSpec& spec, const core::Job& job) {
+  const absl::Status offered = CheckOffered(tx, spec), queue = core::CheckQueue(tx, job);
+  if (offered.ok() || queue.ok()) return offered.ok() ? queue : offered;
+  return absl::InvalidArgumentError(std::string(offered.message()) + "\n" + std::string(queue.message()));
 }
 
 core::Job ToJob(const recipe::Resolved& resolved, const std::string& owner) {
@@ -57,7 +78,14 @@ core::Job ToJob(const recipe::Resolved& resolved, const std::string& owner) {
   job.recipe_hash = resolved.hash;
   job.slot_kind = resolved.spec.device() == v1::DEVICE_GPU ? "gpu" : "cpu";
   job.data_root = resolved.spec.data().root();
-  job.world_size = resolved.spec.world_size().min();
+  job.project = resolved.spec.project();
+  job.queue = resolved.spec.queue();
+  job.priority = resolved.spec.priority();
+  job.labels.assign(resolved.spec.placement().labels().begin(), resolved.spec.placement().labels().end());
+  job.topology = {ToLevel(resolved.spec.placement().topology()), resolved.spec.placement().required()};
+  job.min_world = job.world_size = resolved.spec.world_size().min();
+  job.max_world = resolved.spec.world_size().max();
+  job.batch_size = static_cast<int>(resolved.spec.batch_size());
   job.max_charges = resolved.spec.restart().charges();
   job.checkpoint_keep = resolved.spec.checkpoint().keep();
   job.total_steps = resolved.recipe.length.epochs > 0 ? 0 : resolved.recipe.length.steps;
@@ -83,12 +111,13 @@ grpc::ServerUnaryReactor* JobsService::SubmitJob(grpc::CallbackServerContext* co
         for (const std::string& warning : resolved->warnings) response->add_warnings(warning);
         const core::Job job = ToJob(*resolved, who.name);
         auto id = std::make_shared<std::string>();
+        auto plan = std::make_shared<core::Foreseen>();
         coordinator_.Post(
             [=, spec = resolved->spec, dry_run = request->dry_run(), request_id = request->request_id(),
              sha256 = Sha256Hex(request->spec().SerializeAsString())](core::Transaction& tx) -> absl::Status {
               // A repeated request gets its first answer, whatever has changed since.
               if (tx.FindRequest(request_id) == nullptr) {
-                RETURN_IF_ERROR(CheckOffered(tx, spec));
+                RETURN_IF_ERROR(CheckHere(tx, spec, job));
                 const auto live = tx.LiveJobs();
                 if (std::count_if(live.begin(), live.end(), [](const core::Job* j) {
                       return j->state == core::JobState::kQueued;
@@ -97,12 +126,16 @@ grpc::ServerUnaryReactor* JobsService::SubmitJob(grpc::CallbackServerContext* co
                       "2000 jobs are queued, the limit of a project: wait, or cancel some");
                 }
               }
-              if (dry_run) return absl::OkStatus();
+              if (dry_run) {
+                *plan = core::PlanOf(tx, job);
+                return absl::OkStatus();
+              }
               ASSIGN_OR_RETURN(*id, core::Submit(tx, job, NewUuid(), request_id, sha256));
               return absl::OkStatus();
             },
-            [this, id, response, done, spec = resolved->spec, hash = resolved->hash](const absl::Status& status) {
+            [this, id, plan, response, done, spec = resolved->spec, hash = resolved->hash](const absl::Status& status) {
               if (status.ok() && id->empty()) {
+                *response->mutable_plan() = ToWire(*plan);
                 *response->mutable_job()->mutable_spec() = spec;
                 response->mutable_job()->set_recipe_hash(hash);
               } else if (status.ok()) {
@@ -163,8 +196,8 @@ grpc::ServerUnaryReactor* JobsService::CancelJob(grpc::CallbackServerContext* co
           done(absl::InvalidArgumentError("grace_seconds: found " + std::to_string(grace) + "; expected 0 to 3600"));
           return;
         }
-        coordinator_.Post([id = request->id(), grace,
-                           name = who.name](core::Transaction& tx) { return core::Cancel(tx, id, grace, name); },
+        const core::Wish wish{request->id(), who.name, grace};
+        coordinator_.Post([wish](core::Transaction& tx) { return core::Cancel(tx, wish); },
                           [this, id = request->id(), response, done](const absl::Status& status) {
                             if (status.ok())
                               *response->mutable_job() = ToWire(*coordinator_.FindJob(id), coordinator_.history());
@@ -173,28 +206,69 @@ grpc::ServerUnaryReactor* JobsService::CancelJob(grpc::CallbackServerContext* co
       });
 }
 
-grpc::ServerUnaryReactor* ClusterService::GetCluster(grpc::CallbackServerContext* context, const v1::GetClusterRequest*,
-                                                     v1::GetClusterResponse* response) {
-  return gate_.Unary(context, "vicreg.v1.ClusterService/GetCluster",
-                     [=, this](const rpc::Principal&, const rpc::UnaryDone& done) {
-                       response->set_version(kVersion);
-                       response->set_store_id(coordinator_.store_id());
-                       response->set_term(coordinator_.term());
-                       const absl::Status ready = coordinator_.Ready();
-                       response->set_ready(ready.ok());
-                       response->set_message(ready.ok() ? "ready" : std::string(ready.message()));
-                       done(absl::OkStatus());
-                     });
+namespace {
+
+absl::Status Decide(core::Transaction& tx, const core::Wish& wish, const v1::ChangeJobRequest& request) {
+  switch (request.change_case()) {
+    case v1::ChangeJobRequest::kPause:
+      return core::Pause(tx, wish);
+    case v1::ChangeJobRequest::kResume:
+      return core::Resume(tx, wish);
+    case v1::ChangeJobRequest::kHold:
+      return core::Hold(tx, wish);
+    case v1::ChangeJobRequest::kRelease:
+      return core::Release(tx, wish);
+    case v1::ChangeJobRequest::kRequeue:
+      return core::RequeueJob(tx, wish);
+    case v1::ChangeJobRequest::kRestart:
+      return core::Restart(
+          tx, wish, request.restart().has_from_step() ? std::optional(request.restart().from_step()) : std::nullopt);
+    case v1::ChangeJobRequest::kResize:
+      return core::Resize(tx, wish, request.resize().world_size());
+    case v1::ChangeJobRequest::kReprioritize:
+      return core::SetPriority(tx, wish, request.reprioritize().priority());
+    default:
+      return absl::InvalidArgumentError(
+          "change: found none; expected pause, resume, hold, release, requeue, restart, "
+          "resize or reprioritize");
+  }
 }
 
-grpc::ServerUnaryReactor* ClusterService::ListNodes(grpc::CallbackServerContext* context, const v1::ListNodesRequest*,
-                                                    v1::ListNodesResponse* response) {
-  return gate_.Unary(context, "vicreg.v1.ClusterService/ListNodes",
-                     [=, this](const rpc::Principal&, const rpc::UnaryDone& done) {
-                       const std::vector<core::Job> jobs = coordinator_.Jobs();
-                       for (const core::Node& node : coordinator_.Nodes()) *response->add_nodes() = ToWire(node, jobs);
-                       done(absl::OkStatus());
-                     });
+absl::Status CheckChange(const v1::ChangeJobRequest& request, double grace) {
+  std::string problems;
+  const auto bad = [&](const std::string& line) { problems += (problems.empty() ? "" : "\n") + line; };
+  if (!IsUuid(request.request_id())) {
+    bad("request_id: found \"" + request.request_id().substr(0, 80) +
+        "\"; expected a lower-case UUID made by the client");
+  }
+  if (!(grace >= 0 && grace <= 3600)) bad("grace_seconds: found " + std::to_string(grace) + "; expected 0 to 3600");
+  if (request.note().size() > 200)
+    bad("note: found " + std::to_string(request.note().size()) + " bytes; expected at most 200");
+  if (request.expected_version() < 0) bad("expected_version: found a negative number; expected Job.version, or 0");
+  return problems.empty() ? absl::OkStatus() : absl::InvalidArgumentError(problems);
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* JobsService::ChangeJob(grpc::CallbackServerContext* context,
+                                                 const v1::ChangeJobRequest* request, v1::ChangeJobResponse* response) {
+  return gate_.Unary(
+      context, "vicreg.v1.JobsService/ChangeJob", [=, this](const rpc::Principal& who, const rpc::UnaryDone& done) {
+        const double grace = request->has_grace_seconds() ? request->grace_seconds() : 120;
+        if (const absl::Status fine = CheckChange(*request, grace); !fine.ok()) {
+          done(fine);
+          return;
+        }
+        const core::Wish wish{request->id(), who.name, grace, request->note(), request->expected_version()};
+        coordinator_.Post(
+            [wish, change = *request, sha256 = Sha256Hex(request->SerializeAsString())](core::Transaction& tx) {
+              return core::Once(tx, change.request_id(), sha256, wish.job_id, [&] { return Decide(tx, wish, change); });
+            },
+            [this, id = request->id(), response, done](const absl::Status& status) {
+              if (status.ok()) *response->mutable_job() = ToWire(*coordinator_.FindJob(id), coordinator_.history());
+              done(status);
+            });
+      });
 }
 
 }  // namespace vicreg::service

@@ -4,7 +4,6 @@
 #include "coordinator/service/coordinator.h"
 #include "coordinator/service/fanout.h"
 #include "coordinator/service/worker_service.h"
-#include "vicreg/v1/cluster_service.grpc.pb.h"
 #include "vicreg/v1/jobs_service.grpc.pb.h"
 
 namespace vicreg::service {
@@ -23,6 +22,8 @@ class JobsService final : public v1::JobsService::CallbackService {
                                      v1::ListJobsResponse*) override;
   grpc::ServerUnaryReactor* CancelJob(grpc::CallbackServerContext*, const v1::CancelJobRequest*,
                                       v1::CancelJobResponse*) override;
+  grpc::ServerUnaryReactor* ChangeJob(grpc::CallbackServerContext*, const v1::ChangeJobRequest*,
+                                      v1::ChangeJobResponse*) override;
   grpc::ServerWriteReactor<v1::WatchEventsResponse>* WatchEvents(grpc::CallbackServerContext*,
                                                                  const v1::WatchEventsRequest*) override;
   grpc::ServerWriteReactor<v1::StreamMetricsResponse>* StreamMetrics(grpc::CallbackServerContext*,
@@ -38,19 +39,6 @@ class JobsService final : public v1::JobsService::CallbackService {
   Coordinator& coordinator_;
   Fanout& fanout_;
   LogCalls& logs_;
-  const rpc::Gate& gate_;
-};
-
-class ClusterService final : public v1::ClusterService::CallbackService {
- public:
-  ClusterService(Coordinator& coordinator, const rpc::Gate& gate) : coordinator_(coordinator), gate_(gate) {}
-  grpc::ServerUnaryReactor* GetCluster(grpc::CallbackServerContext*, const v1::GetClusterRequest*,
-                                       v1::GetClusterResponse*) override;
-  grpc::ServerUnaryReactor* ListNodes(grpc::CallbackServerContext*, const v1::ListNodesRequest*,
-                                      v1::ListNodesResponse*) override;
-
- private:
-  Coordinator& coordinator_;
   const rpc::Gate& gate_;
 };
 

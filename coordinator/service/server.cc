@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "common/address.h"
+#include "coordinator/service/cluster_service.h"
 #include "coordinator/service/jobs_service.h"
 #include "coordinator/web/server.h"
 

@@ -4,6 +4,7 @@
 #include <deque>
 #include <filesystem>
 #include <limits>
+#include <tuple>
 
 #include "common/files.h"
 #include "coordinator/service/jobs_service.h"
@@ -139,7 +140,7 @@ class Progress : public Stream<v1::WatchJobResponse> {
     const auto job = coordinator_.FindJob(id_);
     if (!job) return Next::kEnd;
     const auto row = coordinator_.history().LastRow(id_);
-    const std::pair key(job->version, row ? row->step() : 0);
+    const std::tuple key(job->version, job->message, row ? row->step() : 0);
     if (sent_ && key == key_) return Next::kNothing;
     *response.mutable_job() = ToWire(*job, coordinator_.history());
     key_ = key;
@@ -152,7 +153,7 @@ class Progress : public Stream<v1::WatchJobResponse> {
  private:
   Coordinator& coordinator_;
   const std::string id_;
-  std::pair<std::uint64_t, std::int64_t> key_;
+  std::tuple<std::uint64_t, std::string, std::int64_t> key_;
   TimePoint last_{};
   bool sent_ = false, ended_ = false;
 };

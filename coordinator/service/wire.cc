@@ -23,6 +23,12 @@ v1::Job ToWire(const core::Job& job, const telemetry::History& history) {
   out.set_charges(job.charges);
   out.set_owner(job.owner);
   out.set_exported(!job.export_path.empty());
+  out.set_priority(job.priority);
+  out.set_min_world_size(job.min_world);
+  out.set_max_world_size(job.max_world);
+  out.set_held(job.held);
+  out.set_preemptions(job.preemptions);
+  out.set_version(job.events);
   int have = 0;
   for (const core::Rank& rank : job.ranks) {
     v1::RankStatus& status = *out.add_ranks();
@@ -33,7 +39,9 @@ v1::Job ToWire(const core::Job& job, const telemetry::History& history) {
     status.set_pid(rank.pid);
     status.set_exit_reason(static_cast<v1::ExitReason>(rank.exit_reason));
     status.set_exit_message(rank.exit_message);
-    if (!rank.settled() && job.state != core::JobState::kQueued && job.state != core::JobState::kBackoff) ++have;
+    const bool claims = job.state != core::JobState::kQueued && job.state != core::JobState::kBackoff &&
+                        job.state != core::JobState::kPaused;
+    if (!rank.settled() && claims) ++have;
   }
   out.set_slots_have(core::IsTerminal(job.state) ? 0 : have);
   for (const core::Checkpoint& checkpoint : job.checkpoints) {
@@ -78,6 +86,41 @@ v1::WatchEventsResponse ToWire(const core::Event& event) {
   return out;
 }
 
+v1::Queue ToWire(const core::Queue& queue) {
+  v1::Queue out;
+  out.set_project(queue.project);
+  out.set_name(queue.name);
+  out.set_closed(!queue.open);
+  out.set_min_priority(queue.min_priority);
+  out.set_max_priority(queue.max_priority);
+  out.mutable_labels()->Assign(queue.labels.begin(), queue.labels.end());
+  return out;
+}
+
+v1::Quota ToWire(const core::Project& project) {
+  v1::Quota out;
+  out.set_project(project.name);
+  if (project.cpu_quota >= 0) out.set_cpu_slots(project.cpu_quota);
+  if (project.gpu_quota >= 0) out.set_gpu_slots(project.gpu_quota);
+  out.set_weight(project.weight);
+  return out;
+}
+
+v1::PlacementPlan ToWire(const core::Foreseen& plan) {
+  v1::PlacementPlan out;
+  out.set_starts_now(!plan.slots.empty());
+  for (std::size_t i = 0; i < plan.slots.size(); ++i) {
+    v1::RankStatus& rank = *out.add_ranks();
+    rank.set_rank(static_cast<int>(i));
+    rank.set_node(plan.slots[i].node);
+    rank.set_slot(plan.slots[i].index);
+  }
+  out.set_reason(static_cast<v1::Reason>(plan.why.reason));
+  out.set_message(plan.why.message);
+  out.mutable_displaces()->Assign(plan.displaces.begin(), plan.displaces.end());
+  return out;
+}
+
 v1::Node ToWire(const core::Node& node, const std::vector<core::Job>& jobs) {
   v1::Node out;
   out.set_name(node.name);
@@ -87,6 +130,9 @@ v1::Node ToWire(const core::Node& node, const std::vector<core::Job>& jobs) {
   out.set_last_heard_us(node.last_heard_us);
   out.set_build(node.build);
   for (const std::string& root : node.data_roots) out.add_data_roots(root);
+  out.set_admin(static_cast<v1::NodeAdmin>(static_cast<int>(node.admin) + v1::NODE_ADMIN_OPEN));
+  out.mutable_labels()->Assign(node.labels.begin(), node.labels.end());
+  out.set_strikes(static_cast<int>(node.strikes.size()));
   for (const char* kind : {"cpu", "gpu"}) {
     if (node.Slots(kind) == 0) continue;
     v1::SlotCount& slots = *out.add_slots();

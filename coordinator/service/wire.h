@@ -10,5 +10,8 @@ namespace vicreg::service {
 v1::Job ToWire(const core::Job& job, const telemetry::History& history);
 v1::WatchEventsResponse ToWire(const core::Event& event);
 v1::Node ToWire(const core::Node& node, const std::vector<core::Job>& jobs);
+v1::Queue ToWire(const core::Queue& queue);
+v1::Quota ToWire(const core::Project& project);
+v1::PlacementPlan ToWire(const core::Foreseen& plan);
 
 }  // namespace vicreg::service

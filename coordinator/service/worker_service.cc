@@ -6,6 +6,7 @@
 #include <atomic>
 #include <deque>
 
+#include "common/ids.h"
 #include "common/rpc/status.h"
 
 namespace vicreg::service {
@@ -180,13 +181,15 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
     node.cpu_slots = wire.cpu_slots();
     node.gpu_slots = wire.gpu_uuids_size();
     node.data_roots.assign(wire.data_roots().begin(), wire.data_roots().end());
+    node.labels.assign(wire.labels().begin(), wire.labels().end());
     for (const v1::HeldRank& held : wire.held())
       registration.held.push_back({held.job_id(), held.attempt(), held.rank()});
     if (node.name.empty() || node.name.size() > 253 || node.cpu_slots < 0 || node.cpu_slots > 4096 ||
-        node.gpu_slots > 4096 || node.data_roots.size() > 1000) {
-      End(absl::FailedPreconditionError(
-          "inventory of node \"" + node.name.substr(0, 80) +
-          "\" makes no sense: name of 1 to 253 characters, 0 to 4096 slots of a kind, at most 1000 roots"));
+        node.gpu_slots > 4096 || node.data_roots.size() > 1000 || node.labels.size() > 64 ||
+        !std::all_of(node.labels.begin(), node.labels.end(), IsLabel)) {
+      End(absl::FailedPreconditionError("inventory of node \"" + node.name.substr(0, 80) +
+                                        "\" makes no sense: name of 1 to 253 characters, 0 to 4096 slots of a kind, at "
+                                        "most 1000 roots and 64 labels key=value"));
       return;
     }
     node_ = node.name;

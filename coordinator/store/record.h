@@ -14,4 +14,10 @@ core::Job JobFromRecord(const std::string& record, const std::string& spec);
 std::string NodeRecord(const core::Node& node);
 core::Node NodeFromRecord(const std::string& record);
 
+std::string ProjectRecord(const core::Project& project);
+core::Project ProjectFromRecord(const std::string& record);
+
+std::string QueueRecord(const core::Queue& queue);
+core::Queue QueueFromRecord(const std::string& record);
+
 }  // namespace vicreg::store

@@ -11,7 +11,7 @@
 namespace vicreg::store {
 namespace {
 
-constexpr int kSchema = 1;
+constexpr int kSchema = 2;
 constexpr int kApplicationId = 0x56435247;  // "VCRG"
 
 constexpr char kTables[] = R"(
@@ -25,6 +25,10 @@ CREATE TABLE events(seq INTEGER PRIMARY KEY, job TEXT NOT NULL, job_seq INTEGER 
                     reason INTEGER NOT NULL, message TEXT NOT NULL, attempt INTEGER NOT NULL, term INTEGER NOT NULL, UNIQUE(job, job_seq));
 CREATE TABLE requests(id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, job TEXT NOT NULL);
 )";
+
+// Since schema 2.
+constexpr char kPolicies[] =
+    "CREATE TABLE policies(kind TEXT NOT NULL, name TEXT NOT NULL, record TEXT NOT NULL, PRIMARY KEY(kind, name))";
 
 void Configure(SQLite::Database& database) {
   database.exec("PRAGMA journal_mode=WAL");
@@ -112,6 +116,14 @@ void AddClaims(SQLite::Database& db, const core::Job& job) {
   }
 }
 
+void SavePolicy(SQLite::Database& db, const std::string& kind, const std::string& name, const std::string& record) {
+  SQLite::Statement save(db, "INSERT OR REPLACE INTO policies VALUES(?,?,?)");
+  save.bind(1, kind);
+  save.bind(2, name);
+  save.bind(3, record);
+  save.exec();
+}
+
 void SaveEvent(SQLite::Database& db, const core::Event& e) {
   SQLite::Statement save(db, "INSERT INTO events VALUES(?,?,?,?,?,?,?,?,?,?)");
   save.bind(1, static_cast<int64_t>(e.seq));
@@ -161,12 +173,14 @@ absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string
     RETURN_IF_ERROR(CheckFile(db, path));
     Configure(db);
     SQLite::Transaction change(db);
-    if (db.execAndGet("PRAGMA user_version").getInt() == 0) {
+    const int schema = db.execAndGet("PRAGMA user_version").getInt();
+    if (schema == 0) {
       db.exec(kTables);
       db.exec("PRAGMA application_id=" + std::to_string(kApplicationId));
-      db.exec("PRAGMA user_version=" + std::to_string(kSchema));
       db.exec("INSERT INTO meta VALUES('store_id','" + NewUuid() + "'),('term','0')");
     }
+    if (schema < 2) db.exec(kPolicies);
+    if (schema < kSchema) db.exec("PRAGMA user_version=" + std::to_string(kSchema));
     db.exec("UPDATE meta SET value=CAST(value AS INTEGER)+1 WHERE key='term'");
     store->store_id_ = db.execAndGet("SELECT value FROM meta WHERE key='store_id'").getString();
     store->term_ = std::stoll(db.execAndGet("SELECT value FROM meta WHERE key='term'").getString());
@@ -193,11 +207,22 @@ absl::StatusOr<core::State> SqliteStore::Load() {
     while (nodes.executeStep()) {
       core::Node node = NodeFromRecord(nodes.getColumn(0).getString());
       // Until it is heard again, nothing is placed there and nothing is given up (failover grace).
-      if (node.state != core::NodeState::kLost) {
+      if (node.state != core::NodeState::kLost && node.state != core::NodeState::kQuarantined) {
         node.state = core::NodeState::kJoining;
         node.message = "not heard since the coordinator started";
       }
       state.nodes[node.name] = std::move(node);
+    }
+    SQLite::Statement policies(database_, "SELECT kind, record FROM policies");
+    while (policies.executeStep()) {
+      const std::string record = policies.getColumn(1).getString();
+      if (policies.getColumn(0).getString() == "project") {
+        core::Project project = ProjectFromRecord(record);
+        state.projects[project.name] = std::move(project);
+      } else {
+        core::Queue queue = QueueFromRecord(record);
+        state.queues[{queue.project, queue.name}] = std::move(queue);
+      }
     }
     SQLite::Statement requests(database_, "SELECT id, sha256, job FROM requests");
     while (requests.executeStep()) {
@@ -241,6 +266,10 @@ absl::Status SqliteStore::Commit(const core::Transaction& transaction) {
       save.bind(2, NodeRecord(node));
       save.exec();
     }
+    for (const auto& [name, project] : transaction.projects())
+      SavePolicy(database_, "project", name, ProjectRecord(project));
+    for (const auto& [key, queue] : transaction.queues())
+      SavePolicy(database_, "queue", key.first + "/" + key.second, QueueRecord(queue));
     for (const core::Event& event : transaction.events()) SaveEvent(database_, event);
     for (const auto& [id, request] : transaction.requests()) {
       SQLite::Statement save(database_, "INSERT INTO requests VALUES(?,?,?)");

@@ -81,6 +81,7 @@ project: default
 queue: default
 seed: 1
 world_size: 1
+placement: {topology: node}
 device: cpu
 data: {root: images, format: idx, split: train, channels: 1}
 encoder: {name: tiny}
@@ -135,6 +136,10 @@ TEST(Offers, AreCheckedWhereTheyAreKnown) {
   EXPECT_THAT(both,
               HasSubstr("device: found gpu, and no worker offers GPU slots: write device: cpu, or start a worker"));
   EXPECT_THAT(both, HasSubstr("data.root: found \"elsewhere\", which no worker offers; expected one of: images"));
+  const Sets label = {"placement.labels=[rack=r2]"};
+  EXPECT_EQ(problems(label, Offers{{"images"}, false, {"rack=r1", "rack=r2"}}), "");
+  EXPECT_THAT(problems(label, Offers{{"images"}, false, {"rack=r1"}}),
+              HasSubstr("placement.labels: found rack=r2, which no worker has; there are: rack=r1"));
 }
 
 TEST(Limits, HoldExactlyAtTheirBorders) {
@@ -151,7 +156,14 @@ TEST(Limits, HoldExactlyAtTheirBorders) {
       {"seed", {}, {"0", "18446744073709551615"}, {"-1", "18446744073709551616"}},
       {"world_size", {"batch_size=8192"}, {"1", "4096"}, {"-1", "0", "4097"}},
       {"world_size", {"batch_size=3"}, {"3"}, {"4"}},
-      {"world_size", {}, {"{min: 2, max: 2}"}, {"{min: 1, max: 2}", "{min: 2}"}},
+      {"world_size", {}, {"{min: 2, max: 2}", "{min: 1, max: 256}"}, {"{min: 2, max: 1}", "{min: 2}", "{max: 2}"}},
+      {"world_size", {"batch_size=3"}, {"{min: 1, max: 3}"}, {"{min: 1, max: 4}"}},
+      {"placement.labels",
+       {},
+       {"[]", "[a=b]", "[\"A.b_c-9=" + a63 + "\", c=d]"},
+       {"[a]", "[a=]", "[=b]", "[a=b=c]", "[\"a b=c\"]", "[\"a=" + a64 + "\"]",
+        "[a=1, a=2, a=3, a=4, a=5, a=6, a=7, a=8, a=9, a=10, a=11, a=12, a=13, a=14, a=15, a=16, a=17]"}},
+      {"placement.topology", {}, {"any", "rack", "node"}, {"zone"}},
       {"device", {}, {"cpu", "gpu"}, {"tpu"}},
       {"data.path",
        {},

@@ -65,6 +65,7 @@ priority: -7
 preset: demo-cpu
 seed: 18446744073709551615
 world_size: {min: 2, max: 4}
+placement: {labels: [rack=r1, cpu=zen4], topology: rack, required: true}
 device: gpu
 data: {root: fashion-mnist, path: a/b, format: idx, split: test, limit: 1099511627776, channels: 3}
 encoder: {name: resnet18, stem: standard, width: 32, zero_init_residual: false}

@@ -12,6 +12,7 @@
 
 #include "coordinator/core/decide.h"
 #include "coordinator/core/invariants.h"
+#include "coordinator/core/scheduler.h"
 #include "tests/testing/fake_clock.h"
 
 namespace vicreg::core {
@@ -80,7 +81,8 @@ class CoreCluster {
     job.owner = "local:test";
     job.spec = "spec";
     job.data_root = root;
-    job.world_size = world;
+    job.min_world = job.max_world = job.world_size = world;
+    job.batch_size = 1024;
     return job;
   }
   const Job& SubmitJob(const std::string& id, int world, const std::string& root = "images") {
@@ -89,6 +91,8 @@ class CoreCluster {
     return job(id);
   }
   const Job& job(const std::string& id) const { return state.jobs.at(id); }
+  // Why it is as it is, as people read it.
+  Explanation why(const std::string& id) const { return Explain(job(id), state.waiting); }
   void Plan() {
     Decide([](Transaction& tx) { return Schedule(tx), 0; });
   }
@@ -164,7 +168,7 @@ class CoreCluster {
     using enum JobState;
     if (state_wanted == kQueued) return job(id);
     if (state_wanted == kCancelled) {
-      EXPECT_TRUE(Decide([&](Transaction& tx) { return Cancel(tx, id, 1, "test"); }).ok());
+      EXPECT_TRUE(Decide([&](Transaction& tx) { return Cancel(tx, {id, "test", 1}); }).ok());
       return job(id);
     }
     Plan();

@@ -81,7 +81,7 @@ TEST(Cancel, InEveryStateDoesWhatTheDiagramSays) {
     CoreCluster c;
     c.JobIn(row.before);
     const bool ended = IsTerminal(row.before);
-    EXPECT_TRUE(c.Decide([](Transaction& tx) { return Cancel(tx, "job", 7, "local:test"); }).ok());
+    EXPECT_TRUE(c.Decide([](Transaction& tx) { return Cancel(tx, {"job", "local:test", 7}); }).ok());
     EXPECT_EQ(c.job("job").state, row.after);
     EXPECT_EQ(c.events.size(), ended ? 0u : 1u);
     if (row.stops_ranks) {
@@ -91,14 +91,17 @@ TEST(Cancel, InEveryStateDoesWhatTheDiagramSays) {
       EXPECT_THAT(c.SentTo<SendStop>(), IsEmpty());
     }
     // A second wish adds nothing.
-    EXPECT_TRUE(c.Decide([](Transaction& tx) { return Cancel(tx, "job", 7, "local:test"); }).ok());
+    EXPECT_TRUE(c.Decide([](Transaction& tx) { return Cancel(tx, {"job", "local:test", 7}); }).ok());
     EXPECT_THAT(c.events, IsEmpty());
   }
 }
 
 TEST(Cancel, UnknownJobIsNotFound) {
   CoreCluster c;
-  EXPECT_EQ(c.Decide([](Transaction& tx) { return Cancel(tx, "job", 1, "test"); }).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(c.Decide([](Transaction& tx) {
+               return Cancel(tx, {"job", "test", 1});
+             }).code(),
+            absl::StatusCode::kNotFound);
 }
 
 TEST(Cancel, AcknowledgedWishEndsCancelledHoweverTheRanksEnd) {
@@ -107,7 +110,7 @@ TEST(Cancel, AcknowledgedWishEndsCancelledHoweverTheRanksEnd) {
     SCOPED_TRACE(Name(reason));
     CoreCluster c;
     c.JobIn(JobState::kRunning);
-    EXPECT_TRUE(c.Decide([](Transaction& tx) { return Cancel(tx, "job", 1, "test"); }).ok());
+    EXPECT_TRUE(c.Decide([](Transaction& tx) { return Cancel(tx, {"job", "test", 1}); }).ok());
     c.ExitAll("job", reason);
     EXPECT_EQ(c.job("job").state, JobState::kCancelled);
     EXPECT_EQ(c.job("job").reason, Reason::kCancelRequested);
@@ -117,7 +120,7 @@ TEST(Cancel, AcknowledgedWishEndsCancelledHoweverTheRanksEnd) {
 TEST(Cancel, WhileStoppingAfterACrashForbidsTheRetry) {
   CoreCluster c;
   c.JobIn(JobState::kStopping);
-  EXPECT_TRUE(c.Decide([](Transaction& tx) { return Cancel(tx, "job", 1, "test"); }).ok());
+  EXPECT_TRUE(c.Decide([](Transaction& tx) { return Cancel(tx, {"job", "test", 1}); }).ok());
   c.ExitAll("job", ExitReason::kAborted);
   EXPECT_EQ(c.job("job").state, JobState::kCancelled);
 }
@@ -151,11 +154,11 @@ TEST(Scheduler, OlderJobGoesFirstAndYoungerOnesSayWhomTheyWaitFor) {
   c.SubmitJob("third", 1);  // would fit, but would make the second wait for ever
   c.Plan();
   EXPECT_EQ(c.job("second").state, JobState::kQueued);
-  EXPECT_EQ(c.job("second").reason, Reason::kSlotsInUse);
-  EXPECT_THAT(c.job("second").message, HasSubstr("1 of 2 are free"));
+  EXPECT_EQ(c.why("second").reason, Reason::kSlotsInUse);
+  EXPECT_THAT(c.why("second").message, HasSubstr("1 of 2 are free"));
   EXPECT_EQ(c.job("third").state, JobState::kQueued);
-  EXPECT_EQ(c.job("third").reason, Reason::kQueuedBehind);
-  EXPECT_THAT(c.job("third").message, HasSubstr("second"));
+  EXPECT_EQ(c.why("third").reason, Reason::kQueuedBehind);
+  EXPECT_THAT(c.why("third").message, HasSubstr("second"));
 
   c.ConfirmAll("first");
   c.ExitAll("first", ExitReason::kCompleted);
@@ -170,9 +173,9 @@ TEST(Scheduler, JobTooWideForTheClusterSaysWhatIsMissingAndBlocksNobody) {
   c.SubmitJob("wide", 5);
   c.SubmitJob("narrow", 2);
   c.Plan();
-  EXPECT_EQ(c.job("wide").reason, Reason::kNotEnoughSlots);
-  EXPECT_THAT(c.job("wide").message, HasSubstr("needs 5 cpu slots; the cluster has 2"));
-  EXPECT_THAT(c.job("wide").message, HasSubstr("add 3 more"));
+  EXPECT_EQ(c.why("wide").reason, Reason::kNotEnoughSlots);
+  EXPECT_THAT(c.why("wide").message, HasSubstr("needs 5 cpu slots; the cluster has 2"));
+  EXPECT_THAT(c.why("wide").message, HasSubstr("add 3 more"));
   EXPECT_EQ(c.job("narrow").state, JobState::kReserved);
 }
 
@@ -180,13 +183,13 @@ TEST(Scheduler, WhatIsMissingIsSaidByName) {
   CoreCluster c;
   c.SubmitJob("job", 1, "photos");
   c.Plan();
-  EXPECT_EQ(c.job("job").reason, Reason::kNoNodes);
-  EXPECT_THAT(c.job("job").message, HasSubstr("no node is ready"));
+  EXPECT_EQ(c.why("job").reason, Reason::kNoNodes);
+  EXPECT_THAT(c.why("job").message, HasSubstr("no node is ready"));
   EXPECT_TRUE(c.AddNode("a", 1, {"images"}).ok());
   c.Plan();
-  EXPECT_EQ(c.job("job").reason, Reason::kDataRootMissing);
-  EXPECT_THAT(c.job("job").message, HasSubstr("photos"));
-  EXPECT_THAT(c.job("job").message, HasSubstr("offered: images"));
+  EXPECT_EQ(c.why("job").reason, Reason::kDataRootMissing);
+  EXPECT_THAT(c.why("job").message, HasSubstr("photos"));
+  EXPECT_THAT(c.why("job").message, HasSubstr("offered: images"));
   EXPECT_TRUE(c.AddNode("b", 1, {"photos"}).ok());
   c.Plan();
   EXPECT_EQ(c.job("job").state, JobState::kReserved);
@@ -229,7 +232,7 @@ TEST(Scheduler, NothingIsPlacedOnANodeThatIsNotReady) {
   c.SubmitJob("job", 1);
   c.Plan();
   EXPECT_EQ(c.job("job").state, JobState::kQueued);
-  EXPECT_EQ(c.job("job").reason, Reason::kNoNodes);
+  EXPECT_EQ(c.why("job").reason, Reason::kNoNodes);
   EXPECT_TRUE(c.Beat("a").ok());
   c.Plan();
   EXPECT_EQ(c.job("job").state, JobState::kReserved);
@@ -579,7 +582,7 @@ TEST(Terminal, NothingMovesAJobThatHasEnded) {
     }
     c.Answer("a", "job");
     c.Answer("a", "job", "no");
-    EXPECT_TRUE(c.Decide([](Transaction& tx) { return Cancel(tx, "job", 1, "test"); }).ok());
+    EXPECT_TRUE(c.Decide([](Transaction& tx) { return Cancel(tx, {"job", "test", 1}); }).ok());
     EXPECT_TRUE(c.Reconnect("a").ok());
     EXPECT_TRUE(c.Restart("b").ok());
     c.Pass(seconds(100));
@@ -842,7 +845,7 @@ TEST(Register, StopAndAbortAreSentAgain) {
   c.JobIn(JobState::kStopping);
   EXPECT_TRUE(c.Reconnect("b", {{"job", 1, 2}, {"job", 1, 3}}).ok());
   EXPECT_THAT(c.SentTo<SendAbort>(), ElementsAre("b"));
-  EXPECT_TRUE(c.Decide([](Transaction& tx) { return Cancel(tx, "job", 1, "test"); }).ok());
+  EXPECT_TRUE(c.Decide([](Transaction& tx) { return Cancel(tx, {"job", "test", 1}); }).ok());
   EXPECT_TRUE(c.Reconnect("b", {{"job", 1, 2}, {"job", 1, 3}}).ok());
   EXPECT_THAT(c.SentTo<SendStop>(), ElementsAre("b"));
 }

@@ -401,6 +401,10 @@ TEST_F(Service, UnknownJobIsNotFoundByEveryMethodThatTakesOne) {
       SCOPED_TRACE(PathOf(*method) + " of " + id.substr(0, 40));
       const std::unique_ptr<Message> request = NewRequest(*method);
       request->GetReflection()->SetString(request.get(), field, id);
+      if (const FieldDescriptor* of = method->input_type()->FindFieldByName("request_id"))
+        request->GetReflection()->SetString(request.get(), of, NewUuid());
+      if (const FieldDescriptor* change = method->input_type()->FindFieldByName("pause"))
+        request->GetReflection()->MutableMessage(request.get(), change);
       const Answer answer = Call(channel_, PathOf(*method), {request->SerializeAsString()});
       EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::NOT_FOUND) << answer.status.error_message();
       EXPECT_LT(answer.status.error_message().size(), 500u);

@@ -102,20 +102,26 @@ bool Same(const core::Checkpoint& a, const core::Checkpoint& b) {
 bool Same(const core::Job& a, const core::Job& b) {
   const auto all = [](const core::Job& j) {
     return std::tie(j.id, j.name, j.owner, j.spec, j.recipe_hash, j.slot_kind, j.data_root, j.world_size, j.max_charges,
-                    j.checkpoint_keep, j.queue_seq, j.state, j.reason, j.message, j.attempt, j.prepared, j.cancel,
+                    j.checkpoint_keep, j.queue_seq, j.state, j.reason, j.message, j.attempt, j.prepared, j.destination,
                     j.charges, j.resumed_step, j.total_steps, j.substituted_step, j.export_path, j.events,
-                    j.submitted_us, j.started_us, j.ended_us, j.restarts);
+                    j.submitted_us, j.started_us, j.ended_us, j.restarts, j.project, j.queue, j.priority, j.labels,
+                    j.min_world, j.max_world, j.batch_size, j.cause, j.held, j.rollback_to, j.last_slots, j.excluded,
+                    j.preemptions, j.infra_ends_us);
   };
   const auto equal = [](const auto& x, const auto& y) { return Same(x, y); };
-  return all(a) == all(b) && std::equal(a.ranks.begin(), a.ranks.end(), b.ranks.begin(), b.ranks.end(), equal) &&
+  return all(a) == all(b) && a.topology == b.topology &&
+         std::equal(a.ranks.begin(), a.ranks.end(), b.ranks.begin(), b.ranks.end(), equal) &&
          std::equal(a.checkpoints.begin(), a.checkpoints.end(), b.checkpoints.begin(), b.checkpoints.end(), equal);
 }
 bool Same(const core::Node& a, const core::Node& b) {
   const auto all = [](const core::Node& n) {
     return std::tie(n.name, n.boot_id, n.build, n.incarnation, n.state, n.cpu_slots, n.gpu_slots, n.data_roots,
-                    n.message, n.last_heard_us);
+                    n.message, n.last_heard_us, n.labels, n.admin);
   };
-  return all(a) == all(b);
+  return all(a) == all(b) && std::equal(a.strikes.begin(), a.strikes.end(), b.strikes.begin(), b.strikes.end(),
+                                        [](const core::Strike& x, const core::Strike& y) {
+                                          return x.time_us == y.time_us && x.job_id == y.job_id;
+                                        });
 }
 
 absl::Status Register(SqliteStore& store, CoreCluster& cluster, const std::string& name, int slots) {
@@ -163,7 +169,7 @@ void LiveALittle(SqliteStore& store, CoreCluster& cluster) {
   ASSERT_TRUE(Submit(store, cluster, "waiting", 9).ok());
   ASSERT_TRUE(Submit(store, cluster, "cancelled", 1).ok());
   ASSERT_TRUE(Commit(store, cluster, [](Transaction& tx) {
-                EXPECT_TRUE(core::Cancel(tx, "cancelled", 1, "local:test").ok());
+                EXPECT_TRUE(core::Cancel(tx, {"cancelled", "local:test", 1}).ok());
               }).ok());
   ASSERT_TRUE(Schedule(store, cluster).ok());
   ASSERT_TRUE(Confirm(store, cluster, "training").ok());
@@ -213,7 +219,7 @@ TEST(Record, EveryFieldIsReadBackEqual) {
   job.recipe_hash = "recipe";
   job.slot_kind = "gpu";
   job.data_root = "root";
-  job.world_size = 2;
+  job.min_world = job.max_world = job.world_size = 2;
   job.max_charges = 7;
   job.checkpoint_keep = 8;
   job.queue_seq = std::int64_t{1} << 60;
@@ -224,7 +230,22 @@ TEST(Record, EveryFieldIsReadBackEqual) {
   job.ranks = {{0, "a", 3, 1, core::RankState::kStepping, 4711, 12, ExitReason::kNone, ""},
                {1, "b", 4, 2, core::RankState::kExited, 0, 13, ExitReason::kHung, "hung in step 5", 5}};
   job.prepared = {"a", "b"};
-  job.cancel = true;
+  job.destination = core::Destination::kPause;
+  job.cause = core::Reason::kPauseRequested;
+  job.held = true;
+  job.rollback_to = 100;
+  job.last_slots = {{"a", 1}, {"b", 2}};
+  job.excluded = {"c"};
+  job.preemptions = 3;
+  job.infra_ends_us = {5, 6};
+  job.project = "vision";
+  job.queue = "night";
+  job.priority = -5;
+  job.labels = {"rack=r1"};
+  job.topology = {core::Level::kRack, true};
+  job.min_world = 1;
+  job.max_world = 4;
+  job.batch_size = 64;
   job.charges = 2;
   job.resumed_step = 100;
   job.total_steps = 1000;
@@ -247,6 +268,19 @@ TEST(Record, EveryFieldIsReadBackEqual) {
   EXPECT_EQ(read.substituted_step, 0);
   EXPECT_EQ(read.ranks.at(1).nonfinite_step, 0);
   EXPECT_EQ(read.message, job.message);
+  // Written before gangs could have other sizes, and a stop another end than a cancel.
+  for (const char* key :
+       {"project", "queue", "priority", "labels", "topology", "min_world", "max_world", "batch_size", "destination",
+        "cause", "held", "rollback_to", "last_slots", "excluded", "preemptions", "infra_ends_us"})
+    ASSERT_EQ(older.erase(key), 1u) << key;
+  older["cancel"] = true;
+  const core::Job oldest = JobFromRecord(older.dump(), job.spec);
+  EXPECT_EQ(oldest.min_world, 2);
+  EXPECT_EQ(oldest.max_world, 2);
+  EXPECT_EQ(oldest.destination, core::Destination::kCancel);
+  EXPECT_EQ(oldest.project, "default");
+  EXPECT_EQ(oldest.rollback_to, -1);
+  EXPECT_EQ(oldest.message, job.message);
 
   core::Node node;
   node.name = "name";
@@ -259,6 +293,9 @@ TEST(Record, EveryFieldIsReadBackEqual) {
   node.data_roots = {"x", "y"};
   node.message = "message";
   node.last_heard_us = 8;
+  node.labels = {"rack=r1", "gpu=h100"};
+  node.admin = core::AdminState::kDraining;
+  node.strikes = {{7, "job"}, {8, "other"}};
   EXPECT_TRUE(Same(NodeFromRecord(NodeRecord(node)), node));
 }
 
@@ -390,7 +427,7 @@ TEST_F(Store, SlotMayPassFromOneJobToAnotherInOneCommit) {
   ASSERT_TRUE(Schedule(*store, cluster).ok());
   ASSERT_EQ(cluster.job("z").state, JobState::kReserved);
   const absl::Status saved = Commit(*store, cluster, [](Transaction& tx) {
-    EXPECT_TRUE(core::Cancel(tx, "z", 1, "test").ok());
+    EXPECT_TRUE(core::Cancel(tx, {"z", "test", 1}).ok());
     core::Schedule(tx);
   });
   EXPECT_TRUE(saved.ok()) << saved;
@@ -449,7 +486,7 @@ TEST_F(Store, NewerSchemaIsRefusedWithBothNumbers) {
   const std::string bytes = *ReadFile(file());
   const auto store = SqliteStore::Open(folder_);
   EXPECT_EQ(store.status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(store.status().message()), HasSubstr("has schema 7, this build reads up to 1"));
+  EXPECT_THAT(std::string(store.status().message()), HasSubstr("has schema 7, this build reads up to 2"));
   EXPECT_EQ(*ReadFile(file()), bytes);
 }
 

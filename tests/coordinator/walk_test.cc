@@ -17,6 +17,7 @@
 #include "coordinator/core/attempt.h"
 #include "coordinator/core/decide.h"
 #include "coordinator/core/invariants.h"
+#include "coordinator/core/scheduler.h"
 #include "coordinator/store/record.h"
 #include "tests/testing/fake_clock.h"
 
@@ -74,6 +75,7 @@ class Walk {
                 {"c", "boot 0", 1, {"y"}},
                 {"d", "boot 0", 3, {"x"}}};
     options_.failover_grace = seconds(30);
+    options_.min_runtime = seconds(2);
   }
 
   // The sentences of what went wrong; empty: nothing.
@@ -110,7 +112,7 @@ class Walk {
     std::vector<absl::Status> answers;
     for (const Act& act : acts) answers.push_back(act.decide(tx));
     OnTime(tx, std::chrono::duration_cast<milliseconds>(tx.now - started_));
-    Schedule(tx);
+    if (tx.NeedsPass()) Schedule(tx);
     if (tx.changed() && Chance(failing_percent)) {
       for (const Act& act : acts) act.done(absl::UnavailableError("store"));
       history_.push_back("(commit failed)");
@@ -168,17 +170,20 @@ class Walk {
     using enum JobState;
     switch (from) {
       case kQueued:
-        return to == kReserved || to == kCancelled;
+        return to == kReserved || to == kPaused || to == kCancelled || to == kQueued;
       case kReserved:
-        return to == kStarting || to == kBackoff || to == kCancelled;
+        return to == kStarting || to == kBackoff || to == kQueued || to == kPaused || to == kCancelled;
       case kStarting:
         return to == kRunning || to == kStopping || to == kSucceeded;
       case kRunning:
         return to == kStopping || to == kSucceeded;
       case kStopping:
-        return to == kBackoff || to == kFailed || to == kCancelled;
+        return to == kBackoff || to == kQueued || to == kPaused || to == kSucceeded || to == kFailed ||
+               to == kCancelled;
       case kBackoff:
-        return to == kQueued || to == kCancelled;
+        return to == kQueued || to == kPaused || to == kCancelled;
+      case kPaused:
+        return to == kQueued || to == kCancelled || to == kPaused;
       default:
         return false;
     }
@@ -188,9 +193,9 @@ class Walk {
   static std::optional<JobState> Leads(const std::string& kind) {
     using enum JobState;
     static const std::map<std::string, JobState> kKinds = {
-        {"SUBMITTED", kQueued},    {"QUEUED", kQueued},   {"RESERVED", kReserved},  {"NOT_PLACED", kBackoff},
-        {"STARTING", kStarting},   {"RUNNING", kRunning}, {"STOPPING", kStopping},  {"BACKOFF", kBackoff},
-        {"SUCCEEDED", kSucceeded}, {"FAILED", kFailed},   {"CANCELLED", kCancelled}};
+        {"SUBMITTED", kQueued},  {"QUEUED", kQueued},       {"RESERVED", kReserved}, {"NOT_PLACED", kBackoff},
+        {"STARTING", kStarting}, {"RUNNING", kRunning},     {"STOPPING", kStopping}, {"BACKOFF", kBackoff},
+        {"PAUSED", kPaused},     {"SUCCEEDED", kSucceeded}, {"FAILED", kFailed},     {"CANCELLED", kCancelled}};
     const auto found = kKinds.find(kind);
     return found == kKinds.end() ? std::nullopt : std::optional(found->second);
   }
@@ -236,12 +241,15 @@ class Walk {
     if (old != nullptr) {
       if (IsTerminal(old->state)) Wrong(who + "was changed although it had ended");
       if (job.attempt < old->attempt) Wrong(who + "has a smaller attempt number");
-      if (old->cancel && !job.cancel) Wrong(who + "forgot its cancellation");
+      if (old->destination == Destination::kCancel && job.destination != Destination::kCancel)
+        Wrong(who + "forgot its cancellation");
       if (job.queue_seq != old->queue_seq) Wrong(who + "lost its place");
       const auto newest = [](const Job& j) {
         return j.checkpoints.empty() ? std::int64_t{0} : j.checkpoints.front().step;
       };
-      if (newest(job) < newest(*old)) Wrong(who + "went back to an older checkpoint");
+      if (newest(job) < newest(*old) && rolled_back_.count(job.id) == 0)
+        Wrong(who + "went back to an older checkpoint");
+      if (job.destination < old->destination && job.state == kStopping) Wrong(who + "was asked for more before");
       if (job.attempt == old->attempt && job.ranks.size() == old->ranks.size()) {
         for (std::size_t i = 0; i < job.ranks.size(); ++i) {
           if (job.ranks[i].acked < old->ranks[i].acked) Wrong(who + "forgot an acknowledged report");
@@ -250,7 +258,7 @@ class Walk {
         }
       }
     }
-    if (job.cancel &&
+    if (job.destination == Destination::kCancel &&
         (job.state == kSucceeded || job.state == kFailed || job.state == kBackoff || job.state == kQueued)) {
       Wrong(who + "was asked to end as CANCELLED");
     }
@@ -260,7 +268,9 @@ class Walk {
       Wrong(who + "has a rank that did not complete");
     }
     // Something is bound to happen to every live job: a timer, an answer or an end.
-    if (job.message.empty() || job.reason == Reason::kNone) Wrong(who + "does not say why");
+    const Explanation why = Explain(job, state_.waiting);
+    if (why.message.empty() || why.reason == Reason::kNone) Wrong(who + "does not say why");
+    if (job.held && job.state == kQueued) Wrong(who + "is queued although it is held");
     if (job.state == kReserved && job.deadline <= now) Wrong(who + "is past its deadline");
     if (job.state == kBackoff && job.not_before <= now) Wrong(who + "is past its delay");
     const bool waits_for_ranks = job.state == kStarting || job.state == kRunning || job.state == kStopping;
@@ -278,6 +288,10 @@ class Walk {
   void Check(const State& before, const Transaction& tx) {
     for (const std::string& sentence : Broken(state_)) Wrong(sentence);
     CheckEvents(before, tx);
+    rolled_back_.clear();
+    for (const Event& e : tx.events()) {
+      if (e.kind == "ROLLED_BACK") rolled_back_.insert(e.job_id);
+    }
     for (const auto& [id, job] : tx.jobs()) {
       const auto old = before.jobs.find(id);
       CheckJob(old == before.jobs.end() ? nullptr : &old->second, state_.jobs.at(id), tx.now);
@@ -306,7 +320,12 @@ class Walk {
     job.owner = "local:walk";
     job.spec = "spec";
     job.data_root = Chance(5) ? "nowhere" : Chance(70) ? "x" : "y";
-    job.world_size = Chance(3) ? 50 : 1 + Draw(5);
+    job.min_world = job.max_world = job.world_size = Chance(3) ? 50 : 1 + Draw(5);
+    if (Chance(30)) job.max_world = job.min_world + Draw(3);
+    job.batch_size = 64;
+    job.priority = Draw(3);
+    job.project = Chance(30) ? "other" : "default";
+    job.topology = {static_cast<Level>(Draw(3)), Chance(20)};
     job.max_charges = Draw(4);
     const std::string id = JobName(number), request = "request " + id;
     return {[=](Transaction& tx) { return Submit(tx, job, id, request, "sha").status(); }};
@@ -323,8 +342,30 @@ class Walk {
       return got.status();
     }};
   }
-  Act CancelSome() {
-    return {[id = AnyJob()](Transaction& tx) { return Cancel(tx, id, 10, "local:walk"); }};
+  Act WishSome() {
+    const Wish wish{AnyJob(), "local:walk", 10};
+    const int number = Draw(6);
+    static constexpr absl::Status (*kWishes[])(Transaction&, const Wish&) = {Cancel, Pause,   Resume,     Resume,
+                                                                             Hold,   Release, RequeueJob, RequeueJob};
+    const auto what = static_cast<std::size_t>(Draw(11));
+    return {[=](Transaction& tx) {
+      switch (what) {
+        case 8:
+          return SetPriority(tx, wish, number);
+        case 9:
+          return Restart(tx, wish, Chance2(number) ? std::optional<std::int64_t>(10 * number) : std::nullopt);
+        case 10:
+          return Resize(tx, wish, 1 + number);
+        default:
+          return kWishes[what](tx, wish);
+      }
+    }};
+  }
+  static bool Chance2(int number) { return number % 2 == 0; }
+  Act AdminSome() {
+    const std::string node = AnyWorker().name;
+    const auto admin = static_cast<AdminState>(Draw(3));
+    return {[=](Transaction& tx) { return SetNodeAdmin(tx, node, admin, 10, "local:operator"); }};
   }
 
   // ---- workers ----
@@ -444,7 +485,7 @@ class Walk {
           End(key, process,
               order.kind == Order::Kind::kAbort ? ExitReason::kAborted
               : Chance(20)                      ? ExitReason::kCompleted
-                                                : ExitReason::kCancelled);
+                                                : ExitReason::kStopped);
         }
         break;
       case Order::Kind::kAck: {
@@ -524,10 +565,13 @@ class Walk {
       if (node.state != NodeState::kLost) node.state = NodeState::kJoining;
     }
     ++state_.term;
+    state_.waiting.clear();
+    state_.preemptions.clear();
     for (Worker& worker : workers_) Disconnect(worker);
-    started_ = clock_.SteadyNow();
+    state_.began = started_ = clock_.SteadyNow();
     Transaction recovery(state_, options_, started_, clock_.WallMicros());
     Recover(recovery);
+    Schedule(recovery);
     const State before = Before(recovery);
     recovery.ApplyTo(state_);
     CheckEvents(before, recovery);
@@ -549,7 +593,7 @@ class Walk {
       // One submit a batch: ids are numbered by what is committed.
       if (what < 4 && i == 0 && state_.jobs.size() < kMaxJobs) acts.push_back(SubmitSome());
       if (what >= 4 && what < 6) acts.push_back(SubmitAgain());
-      if (what >= 6 && what < 8 && Chance(40)) acts.push_back(CancelSome());
+      if (what >= 6 && what < 8 && Chance(60)) acts.push_back(Chance(80) ? WishSome() : AdminSome());
       if (what >= 8 && what < 20) acts.push_back(Garbage());
       if (what >= 20 && what < 30 && !said_.empty())
         acts.push_back({said_[static_cast<std::size_t>(Draw(static_cast<int>(said_.size())))]});
@@ -582,12 +626,20 @@ class Walk {
   bool AtRest() {
     return std::all_of(state_.live.begin(), state_.live.end(), [&](const auto& key) {
       const Job& job = state_.jobs.at(key.second);
-      return job.state == JobState::kQueued &&
-             (job.reason == Reason::kNotEnoughSlots || job.reason == Reason::kDataRootMissing);
+      if (job.state == JobState::kPaused) return true;  // until somebody wants it
+      const Reason why = Explain(job, state_.waiting).reason;
+      return job.state == JobState::kQueued && (why == Reason::kNotEnoughSlots || why == Reason::kDataRootMissing ||
+                                                why == Reason::kTopology || why == Reason::kQuota);
     });
   }
 
   void Heal() {
+    for (const auto& [name, node] : state_.nodes) {
+      Commit({{[name = name](Transaction& tx) {
+               return SetNodeAdmin(tx, name, AdminState::kOpen, 10, "local:operator");
+             }}},
+             0);
+    }
     const TimePoint begin = clock_.SteadyNow();
     while (wrong_.empty() && clock_.SteadyNow() - begin < seconds(900)) {
       clock_.Advance(milliseconds(500));
@@ -630,6 +682,7 @@ class Walk {
   std::vector<Worker> workers_;
   std::vector<std::function<absl::Status(Transaction&)>> said_;
   int boots_ = 0;
+  std::set<std::string> rolled_back_;  // in the newest commit, because somebody asked
   std::vector<std::string> wrong_;
   std::deque<std::string> history_;
   std::map<std::string, int> seen_;
@@ -652,7 +705,7 @@ TEST(Walk, NoRandomHistoryBreaksAnInvariantOrLeavesAJobBehind) {
   // A walk that goes nowhere proves nothing.
   if (seeds.size() < kSeeds) return;
   for (const char* kind : {"SUBMITTED", "RESERVED", "NOT_PLACED", "STARTING", "RUNNING", "STOPPING", "BACKOFF",
-                           "QUEUED", "CHECKPOINT", "CANCEL", "SUCCEEDED", "FAILED", "CANCELLED"}) {
+                           "QUEUED", "CHECKPOINT", "PAUSED", "SUCCEEDED", "FAILED", "CANCELLED"}) {
     EXPECT_GE(seen[kind], 10) << kind;
     RecordProperty(kind, seen[kind]);
   }

@@ -969,8 +969,8 @@ TEST_F(AgentTest, RowsSaidWhileTheCoordinatorIsAwayAllArriveInOrderThroughABound
     while (said < kRows && rank.SayRow(said + 1)) ++said;
     return said;
   });
-  // Nobody announces that the worker has stopped reading: reconnect until its buffer is full. Disconnected first, or a row
-  // that came between Clear and Connect would be sent on both connections.
+  // Nobody announces that the worker has stopped reading: reconnect until its buffer is full. Disconnected first, or a
+  // row that came between Clear and Connect would be sent on both connections.
   ASSERT_TRUE(Until([&] {
     agent_->SetOutlet(nullptr);
     coordinator_.Clear();

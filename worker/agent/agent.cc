@@ -79,6 +79,7 @@ v1::Register Agent::MakeRegister() const {
   message.set_cpu_slots(options_.cpu_slots);
   for (const std::string& gpu : options_.gpus) message.add_gpu_uuids(gpu);
   for (const auto& [name, path] : options_.data_roots) message.add_data_roots(name);
+  message.mutable_labels()->Assign(options_.labels.begin(), options_.labels.end());
   for (const auto& [key, rank] : ranks_) {
     v1::HeldRank& held = *message.add_held();
     held.set_job_id(std::get<0>(key));

@@ -39,6 +39,7 @@ struct AgentOptions {
   int collective_timeout_s = 60;
   std::vector<std::string> gpus;                  // UUIDs; slot i is the i-th
   std::map<std::string, std::string> data_roots;  // name -> absolute folder
+  std::vector<std::string> labels;                // "key=value"
 };
 
 // A connected rank. Called under the agent's mutex: neither waits nor calls back.

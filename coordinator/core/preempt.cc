@@ -1,0 +1,71 @@
+#include "coordinator/core/preempt.h"
+
+#include <algorithm>
+
+namespace vicreg::core {
+namespace {
+
+void FreeAll(Slots& slots, const Job& job) {
+  for (const Rank& rank : job.ranks) slots.Free({rank.node, rank.slot});
+}
+
+bool Touches(const Job& job, const std::set<std::string>& nodes) {
+  return std::any_of(job.ranks.begin(), job.ranks.end(), [&](const Rank& r) { return nodes.count(r.node) != 0; });
+}
+
+}  // namespace
+
+double StopCost(const Job& job, TimePoint now, const Options& options) {
+  const std::chrono::duration<double> unsaved = now - std::max(job.running_since, job.checkpoint_time);
+  return job.world_size * (std::max(unsaved.count(), 0.0) + options.restart_cost_seconds);
+}
+
+Victims ChooseVictims(const Job& job, const Slots& slots, const Eligible& eligible, int allowed_by_quota,
+                      const std::vector<const Job*>& running, const Transaction& state) {
+  std::set<std::string> nodes;
+  for (const std::size_t i : eligible) nodes.insert(slots.places()[i].node->name);
+  Victims victims;
+  std::vector<const Job*> candidates;
+  for (const Job* other : running) {
+    if (other->priority >= job.priority || other->slot_kind != job.slot_kind || !Touches(*other, nodes)) continue;
+    const TimePoint ripe = std::max(other->running_since, state.began()) + state.options.min_runtime;
+    if (other->state != JobState::kRunning || state.now < ripe) {
+      if (other->state == JobState::kRunning) victims.later = std::min(victims.later, ripe);
+      continue;
+    }
+    candidates.push_back(other);
+  }
+  std::stable_sort(candidates.begin(), candidates.end(), [&](const Job* a, const Job* b) {
+    if (a->priority != b->priority) return a->priority < b->priority;
+    return StopCost(*a, state.now, state.options) < StopCost(*b, state.now, state.options);
+  });
+  const auto fits = [&](const std::vector<const Job*>& stopped) {
+    Slots after = slots;
+    for (const Job* other : stopped) FreeAll(after, *other);
+    return !Pick(after, eligible, job.min_world, std::min(job.max_world, allowed_by_quota), job.topology).empty();
+  };
+  const auto budget = static_cast<std::size_t>(
+      std::max(0, state.options.preemptions_per_hour - static_cast<int>(state.RecentPreemptions().size())));
+  if (!fits(candidates)) return victims;  // not even all of them would do
+  // The shortest run of cheapest ones that is enough (more never fits worse, so halving finds it) ...
+  std::size_t low = 0, high = candidates.size();
+  while (low < high) {
+    const std::size_t middle = (low + high) / 2;
+    if (fits({candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(middle)})) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  std::vector<const Job*> chosen(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(high));
+  // ... without those it does not need, the dearest first.
+  for (std::size_t i = chosen.size(); i-- > 0 && chosen.size() <= 64;) {
+    std::vector<const Job*> without = chosen;
+    without.erase(without.begin() + static_cast<std::ptrdiff_t>(i));
+    if (fits(without)) chosen = std::move(without);
+  }
+  if (chosen.size() <= budget) victims.jobs = std::move(chosen);
+  return victims;
+}
+
+}  // namespace vicreg::core

@@ -1,0 +1,183 @@
+#include "coordinator/service/cluster_service.h"
+
+#include <algorithm>
+#include <map>
+#include <regex>
+
+#include "common/ids.h"
+#include "common/version.h"
+#include "coordinator/service/wire.h"
+
+namespace vicreg::service {
+namespace {
+
+constexpr char kName[] = "[a-z0-9-]{1,63}";
+
+void CheckName(const std::string& field, const std::string& name, std::string& problems) {
+  static const std::regex pattern(kName);
+  if (std::regex_match(name, pattern)) return;
+  problems += (problems.empty() ? "" : "\n") + field + ": found \"" + name.substr(0, 80) + "\"; expected " + kName;
+}
+
+bool HoldsSlots(const core::Job& job) {
+  return job.state == core::JobState::kReserved || job.state == core::JobState::kStarting ||
+         job.state == core::JobState::kRunning || job.state == core::JobState::kStopping;
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* ClusterService::GetCluster(grpc::CallbackServerContext* context, const v1::GetClusterRequest*,
+                                                     v1::GetClusterResponse* response) {
+  return gate_.Unary(context, "vicreg.v1.ClusterService/GetCluster",
+                     [=, this](const rpc::Principal&, const rpc::UnaryDone& done) {
+                       response->set_version(kVersion);
+                       response->set_store_id(coordinator_.store_id());
+                       response->set_term(coordinator_.term());
+                       const absl::Status ready = coordinator_.Ready();
+                       response->set_ready(ready.ok());
+                       response->set_message(ready.ok() ? "ready" : std::string(ready.message()));
+                       done(absl::OkStatus());
+                     });
+}
+
+grpc::ServerUnaryReactor* ClusterService::ListNodes(grpc::CallbackServerContext* context, const v1::ListNodesRequest*,
+                                                    v1::ListNodesResponse* response) {
+  return gate_.Unary(context, "vicreg.v1.ClusterService/ListNodes",
+                     [=, this](const rpc::Principal&, const rpc::UnaryDone& done) {
+                       const std::vector<core::Job> jobs = coordinator_.Jobs();
+                       for (const core::Node& node : coordinator_.Nodes()) *response->add_nodes() = ToWire(node, jobs);
+                       done(absl::OkStatus());
+                     });
+}
+
+grpc::ServerUnaryReactor* ClusterService::ChangeNode(grpc::CallbackServerContext* context,
+                                                     const v1::ChangeNodeRequest* request,
+                                                     v1::ChangeNodeResponse* response) {
+  return gate_.Unary(
+      context, "vicreg.v1.ClusterService/ChangeNode", [=, this](const rpc::Principal& who, const rpc::UnaryDone& done) {
+        const double grace = request->has_grace_seconds() ? request->grace_seconds() : 120;
+        const bool known = request->admin() >= v1::NODE_ADMIN_OPEN && request->admin() <= v1::NODE_ADMIN_DRAINING;
+        if (!known || !(grace >= 0 && grace <= 3600)) {
+          done(absl::InvalidArgumentError(known
+                                              ? "grace_seconds: found " + std::to_string(grace) + "; expected 0 to 3600"
+                                              : "admin: expected NODE_ADMIN_OPEN, CORDONED or DRAINING"));
+          return;
+        }
+        const auto admin = static_cast<core::AdminState>(request->admin() - v1::NODE_ADMIN_OPEN);
+        coordinator_.Post([=, name = request->name(), actor = who.name](
+                              core::Transaction& tx) { return core::SetNodeAdmin(tx, name, admin, grace, actor); },
+                          [this, name = request->name(), response, done](const absl::Status& status) {
+                            if (status.ok()) {
+                              for (const core::Node& node : coordinator_.Nodes()) {
+                                if (node.name == name) *response->mutable_node() = ToWire(node, coordinator_.Jobs());
+                              }
+                            }
+                            done(status);
+                          });
+      });
+}
+
+grpc::ServerUnaryReactor* ClusterService::ListQueues(grpc::CallbackServerContext* context, const v1::ListQueuesRequest*,
+                                                     v1::ListQueuesResponse* response) {
+  return gate_.Unary(context, "vicreg.v1.ClusterService/ListQueues",
+                     [=, this](const rpc::Principal&, const rpc::UnaryDone& done) {
+                       std::map<core::QueueKey, v1::Queue> queues;
+                       for (const core::Queue& queue : coordinator_.Queues())
+                         queues[{queue.project, queue.name}] = ToWire(queue);
+                       const auto of = [&](const std::string& project, const std::string& name) -> v1::Queue& {
+                         const auto [found, added] = queues.try_emplace({project, name});
+                         if (added) found->second = ToWire(core::Queue{project, name, true, -1000, 1000, {}});
+                         return found->second;
+                       };
+                       of("default", "default");
+                       for (const core::Job& job : coordinator_.Jobs()) {
+                         if (core::IsTerminal(job.state)) continue;
+                         v1::Queue& queue = of(job.project, job.queue);
+                         if (HoldsSlots(job)) {
+                           queue.set_running(queue.running() + 1);
+                         } else {
+                           queue.set_waiting(queue.waiting() + 1);
+                         }
+                       }
+                       for (auto& [key, queue] : queues) *response->add_queues() = std::move(queue);
+                       done(absl::OkStatus());
+                     });
+}
+
+grpc::ServerUnaryReactor* ClusterService::SetQueue(grpc::CallbackServerContext* context,
+                                                   const v1::SetQueueRequest* request, v1::SetQueueResponse* response) {
+  return gate_.Unary(
+      context, "vicreg.v1.ClusterService/SetQueue", [=, this](const rpc::Principal&, const rpc::UnaryDone& done) {
+        const v1::Queue& wire = request->queue();
+        std::string problems;
+        CheckName("project", wire.project(), problems);
+        CheckName("name", wire.name(), problems);
+        for (const std::string& label : wire.labels()) {
+          if (!IsLabel(label)) {
+            problems += (problems.empty() ? "" : "\n") + std::string("labels: found \"") + label.substr(0, 130) +
+                        "\"; expected key=value";
+          }
+        }
+        if (wire.labels_size() > 16)
+          problems += (problems.empty() ? "" : "\n") + std::string("labels: expected at most 16");
+        if (!problems.empty()) {
+          done(absl::InvalidArgumentError(problems));
+          return;
+        }
+        const core::Queue queue{wire.project(),      wire.name(),         !wire.closed(),
+                                wire.min_priority(), wire.max_priority(), {wire.labels().begin(), wire.labels().end()}};
+        coordinator_.Post([queue](core::Transaction& tx) { return core::SetQueue(tx, queue); },
+                          [queue, response, done](const absl::Status& status) {
+                            if (status.ok()) *response->mutable_queue() = ToWire(queue);
+                            done(status);
+                          });
+      });
+}
+
+grpc::ServerUnaryReactor* ClusterService::ListQuotas(grpc::CallbackServerContext* context, const v1::ListQuotasRequest*,
+                                                     v1::ListQuotasResponse* response) {
+  return gate_.Unary(context, "vicreg.v1.ClusterService/ListQuotas",
+                     [=, this](const rpc::Principal&, const rpc::UnaryDone& done) {
+                       std::map<std::string, v1::Quota> quotas;
+                       for (const core::Project& project : coordinator_.Projects())
+                         quotas[project.name] = ToWire(project);
+                       for (const core::Job& job : coordinator_.Jobs()) {
+                         if (core::IsTerminal(job.state)) continue;
+                         core::Project absent;
+                         absent.name = job.project;
+                         v1::Quota& quota = quotas.try_emplace(job.project, ToWire(absent)).first->second;
+                         if (!HoldsSlots(job)) continue;
+                         if (job.slot_kind == "gpu") {
+                           quota.set_gpu_used(quota.gpu_used() + job.world_size);
+                         } else {
+                           quota.set_cpu_used(quota.cpu_used() + job.world_size);
+                         }
+                       }
+                       for (auto& [name, quota] : quotas) *response->add_quotas() = std::move(quota);
+                       done(absl::OkStatus());
+                     });
+}
+
+grpc::ServerUnaryReactor* ClusterService::SetQuota(grpc::CallbackServerContext* context,
+                                                   const v1::SetQuotaRequest* request, v1::SetQuotaResponse* response) {
+  return gate_.Unary(context, "vicreg.v1.ClusterService/SetQuota",
+                     [=, this](const rpc::Principal&, const rpc::UnaryDone& done) {
+                       const v1::Quota& wire = request->quota();
+                       std::string problems;
+                       CheckName("project", wire.project(), problems);
+                       if (!problems.empty()) {
+                         done(absl::InvalidArgumentError(problems));
+                         return;
+                       }
+                       const core::Project project{wire.project(), wire.has_cpu_slots() ? wire.cpu_slots() : -1,
+                                                   wire.has_gpu_slots() ? wire.gpu_slots() : -1,
+                                                   wire.has_weight() ? wire.weight() : 1};
+                       coordinator_.Post([project](core::Transaction& tx) { return core::SetProject(tx, project); },
+                                         [project, response, done](const absl::Status& status) {
+                                           if (status.ok()) *response->mutable_quota() = ToWire(project);
+                                           done(status);
+                                         });
+                     });
+}
+
+}  // namespace vicreg::service
