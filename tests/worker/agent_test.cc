@@ -559,7 +559,7 @@ TEST_F(AgentTest, FullBufferStopsReadingUntilAnAcknowledgementMakesRoom) {
   const auto link = Attach(hello);
   agent_->SetOutlet(nullptr);
   const auto most =
-      static_cast<std::int64_t>(ReportBuffer::kMostReports);  // one of them says that the rank was started
+      static_cast<std::int64_t>(worker::ReportBuffer::kMostReports);  // one of them says that the rank was started
   for (std::int64_t i = 1; i < most - 1; ++i) ASSERT_TRUE(SayRow(hello, i)) << i;
   EXPECT_FALSE(SayRow(hello, most - 1)) << "kept, but read no more";
   coordinator_.Clear();
@@ -975,9 +975,9 @@ TEST_F(AgentTest, RowsSaidWhileTheCoordinatorIsAwayAllArriveInOrderThroughABound
     agent_->SetOutlet(nullptr);
     coordinator_.Clear();
     Connect({id});
-    return coordinator_.Reports(id).size() >= ReportBuffer::kMostReports;
+    return coordinator_.Reports(id).size() >= worker::ReportBuffer::kMostReports;
   }));
-  EXPECT_EQ(coordinator_.Reports(id).size(), ReportBuffer::kMostReports);
+  EXPECT_EQ(coordinator_.Reports(id).size(), worker::ReportBuffer::kMostReports);
   // From now on the coordinator commits what it gets.
   std::int64_t committed = 1;
   ASSERT_TRUE(Until([&] {
@@ -1004,7 +1004,7 @@ TEST_F(AgentTest, RankThatDiesWhileNobodyReadsItLeavesNothingBehind) {
     for (std::int64_t i = 1; rank->SayRow(i); ++i) {
     }
   });
-  ASSERT_TRUE(Until([&] { return coordinator_.Reports(id).size() >= ReportBuffer::kMostReports; }));
+  ASSERT_TRUE(Until([&] { return coordinator_.Reports(id).size() >= worker::ReportBuffer::kMostReports; }));
   kill(PidOf(id), SIGKILL);
   EXPECT_EQ(WaitForExit(id).exited().reason(), v1::EXIT_REASON_SIGNALLED);
   server_.reset();  // waits for every stream

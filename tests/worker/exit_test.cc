@@ -1,7 +1,7 @@
 // Goal: every way a rank process can end becomes the reason the coordinator decides on.
 // Method: one row per exit code of the closed list; wait statuses are those of real children.
 
-#include "worker/agent/exit.h"
+#include "worker/core/exit.h"
 
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -10,7 +10,7 @@
 
 #include <map>
 
-namespace vicreg::agent {
+namespace vicreg::worker {
 namespace {
 
 const std::map<int, v1::ExitReason> kCodes = {
@@ -75,4 +75,4 @@ TEST(EndsWell, OnlyPlannedEndsSparePeers) {
 }
 
 }  // namespace
-}  // namespace vicreg::agent
+}  // namespace vicreg::worker

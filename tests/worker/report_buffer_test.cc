@@ -1,12 +1,12 @@
 // Goal: what a rank said reaches the coordinator once, in order, over any number of reconnects, and waiting reports
 // take bounded room. Method: the buffer alone; it is pure data.
 
-#include "worker/agent/report_buffer.h"
+#include "worker/core/report_buffer.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-namespace vicreg::agent {
+namespace vicreg::worker {
 namespace {
 
 using ::testing::ElementsAre;
@@ -121,4 +121,4 @@ TEST(ReportBuffer, IsFullAtTheMostBytesAndCountsThemBack) {
 }
 
 }  // namespace
-}  // namespace vicreg::agent
+}  // namespace vicreg::worker

@@ -1,12 +1,8 @@
 #pragma once
 
-// Everything a worker does: holds ranks, relays what they say, and does what the coordinator asks. One mutex guards the
-// state; messages go out through the two Outlets, which only queue. Three threads enter: the coordinator's stream, the
-// rank server, the supervisor.
-//
-// How a rank is ended. Stop: the rank is told, gets SIGTERM (the same wish) 40 s before the deadline, at once if the
-// grace is shorter, and SIGKILL at it. Abort and fence: told, SIGKILL after 1 s; at once when it is not connected.
-// SIGKILL is for the process group and repeated each second until the process is gone.
+// The shell around the worker's decisions (worker/core/supervisor.h): starts, signals and reaps processes, and carries
+// what is said between ranks and the coordinator. One mutex guards the state; messages go out through the two Outlets,
+// which only queue. Three threads enter: the coordinator's stream, the rank server, the watcher of the processes.
 
 #include <chrono>
 #include <condition_variable>
@@ -14,17 +10,14 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <thread>
-#include <tuple>
 #include <vector>
 
 #include "common/process.h"
 #include "vicreg/v1/rank_service.pb.h"
 #include "vicreg/v1/worker_service.pb.h"
-#include "worker/agent/exit.h"
-#include "worker/agent/report_buffer.h"
+#include "worker/core/supervisor.h"
 
 namespace vicreg::agent {
 
@@ -71,7 +64,7 @@ class Agent {
   // Sends the assignment, then what the rank has missed. False when secret, pid or attempt do not match: nothing is
   // sent.
   bool OnHello(const v1::Hello& hello, std::shared_ptr<RankLink> link);
-  // False: it was kept, but the rank's buffer is full; read no more until Resume (report_buffer.h).
+  // False: it was kept, but the rank's buffer is full; read no more until Resume (worker/core/report_buffer.h).
   bool OnSays(const v1::Hello& from, const v1::RankSays& says);
   void OnRankStreamEnd(const v1::Hello& from, const RankLink* link);
   // `done` gets the answer, or an error sentence, once.
@@ -81,66 +74,36 @@ class Agent {
   void StopAll(std::chrono::milliseconds grace);
 
  private:
-  using Key = std::tuple<std::string, int, int>;  // job, attempt, rank
-  using TimePoint = std::chrono::steady_clock::time_point;
-  struct Rank {
-    v1::Launch launch;
-    std::string data_root;  // absolute
-    int rank = 0, slot = 0;
-    Process process;
-    std::string secret;
-    ReportBuffer reports;
-    std::shared_ptr<RankLink> link;
-    bool paused = false;                // the link waits for Resume
-    std::optional<v1::Command> asked;   // repeated to a rank that connects later
-    std::optional<v1::Exited> leaving;  // what the rank said last
-    std::optional<int> wait_status;     // the process has ended
-    TimePoint finalize_at{};            // of an ended one: no longer wait for its stream
-    TimePoint term_at = TimePoint::max(), kill_at = TimePoint::max();
-    bool exit_reported = false;
-    bool on_gpu() const { return launch.spec().device() == v1::DEVICE_GPU; }
-    // Process gone and cleared away, its end committed or of no interest.
-    bool forgotten() const { return wait_status && process.pidfd < 0 && exit_reported && reports.empty(); }
-  };
+  using Key = worker::Key;
 
-  void Launch(const v1::Launch& launch);
-  void Start(const v1::Launch& launch, const v1::RankAssignment& assignment);
-  // UUID; empty: no such slot.
-  std::string GpuOf(int slot) const;
-  // Of its process, which is running afterwards.
-  absl::Status StartProcess(const Key& key, Rank& rank);
-  void OnPrepare(const v1::Prepare& prepare);
-  void OnAck(const v1::ReportAck& ack);
-  void OnWelcome(const v1::Welcome& welcome);
+  void Perform(worker::Effects effects);
+  void Start(const worker::Start& start);
+  // Of a process that runs afterwards; an error after it was started leaves it in processes_.
+  absl::Status StartProcess(const worker::Start& start, const std::string& secret);
+  void Clear(const Key& key);
   void OnReadLog(const v1::ReadLog& read);
-  void Command(Rank& rank, v1::Command::Kind kind, const std::string& cause, std::chrono::milliseconds kill_after);
-  void Report(const Key& key, Rank& rank, v1::RankReport report, std::int64_t rank_sequence);
-  void AbortPeers(const Key& gone, const std::string& cause);
-  void Reap(const Key& key, Rank& rank);
-  void Finalize(const Key& key, Rank& rank);
-  void Supervise();
+  void OnStoreReply(const v1::StoreReply& reply);
+  void Reap();
+  void Watch();
   // Keeps the logs of running ranks within their bound. Reads and writes files: not under the mutex.
   void CapLogs(const std::vector<std::string>& paths);
-  void Send(v1::ConnectRequest message) {
-    if (welcomed_) outlet_(std::move(message));
-  }
+  std::string LogPath(const Key& key) const;
+  void Wake();
 
   const AgentOptions options_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
+  worker::Supervisor supervisor_;
   ToCoordinator outlet_;
-  std::int64_t incarnation_ = 0, heartbeat_ = 0, next_call_ = 1;
-  std::map<Key, Rank> ranks_;
-  struct StoreWaiter {
-    Key key;
-    std::function<void(v1::StoreReply)> done;
-  };
-  std::map<std::int64_t, StoreWaiter> store_calls_;
-  bool welcomed_ = false;  // implies an outlet
-  bool stopping_ = false, quit_ = false;
-  bool cap_warned_ = false;  // supervisor only
-  int wake_ = -1;            // eventfd of the supervisor
-  std::thread supervisor_;
+  std::map<Key, Process> processes_;  // until they are cleared away
+  std::map<Key, std::shared_ptr<RankLink>> links_;
+  std::vector<std::string> cleared_logs_;  // of processes that ended since the watcher looked
+  std::map<std::int64_t, std::function<void(v1::StoreReply)>> store_calls_;
+  std::int64_t next_call_ = 1;
+  bool quit_ = false;
+  bool cap_warned_ = false;  // watcher only
+  int wake_ = -1;            // eventfd of the watcher
+  std::thread watcher_;
 };
 
 }  // namespace vicreg::agent

@@ -10,7 +10,7 @@
 //    aborted (KIND_ABORT). WaitForAcks then waits no longer.
 //  - kMostUnackedBytes: so much said and not yet committed, about a million rows, because the coordinator is away. The
 //  worker may refuse to
-//    read on long before (worker/agent/report_buffer.h); that does not hold up training.
+//    read on long before (worker/core/report_buffer.h); that does not hold up training.
 
 #include <grpcpp/grpcpp.h>
 

@@ -1,10 +1,10 @@
-#include "worker/agent/exit.h"
+#include "worker/core/exit.h"
 
 #include <sys/wait.h>
 
 #include <cstring>
 
-namespace vicreg::agent {
+namespace vicreg::worker {
 
 v1::ExitReason ReasonOfCode(int code) {
   switch (code) {
@@ -62,4 +62,4 @@ bool EndsWell(v1::ExitReason reason) {
          reason == v1::EXIT_REASON_CANCELLED;
 }
 
-}  // namespace vicreg::agent
+}  // namespace vicreg::worker

@@ -1,7 +1,7 @@
 #pragma once
 
 // What one rank (or its supervisor) said and the coordinator has not yet committed. Reports get sequence numbers in
-// order of arrival and are sent again, in that order, after every reconnect. Pure data; guarded by the agent.
+// order of arrival and are sent again, in that order, after every reconnect. Pure data; guarded by its owner.
 //
 // Bounded: while kMostReports or kMostBytes wait for the coordinator the buffer is full, and the agent reads no further
 // on the rank's stream. Nothing is dropped, for the history promises no gap: the rank keeps what is not acknowledged
@@ -13,7 +13,7 @@
 
 #include "vicreg/v1/worker_service.pb.h"
 
-namespace vicreg::agent {
+namespace vicreg::worker {
 
 class ReportBuffer {
  public:
@@ -67,4 +67,4 @@ class ReportBuffer {
   std::deque<Kept> reports_;
 };
 
-}  // namespace vicreg::agent
+}  // namespace vicreg::worker

@@ -6,7 +6,7 @@
 
 #include "vicreg/v1/jobs_service.pb.h"
 
-namespace vicreg::agent {
+namespace vicreg::worker {
 
 // The reason behind an exit code; INTERNAL for one that is not on the list.
 v1::ExitReason ReasonOfCode(int code);
@@ -17,4 +17,4 @@ v1::ExitReason ReasonOfStatus(int wait_status, std::string& message, int& code);
 // Peers of a rank that ended so need not be stopped.
 bool EndsWell(v1::ExitReason reason);
 
-}  // namespace vicreg::agent
+}  // namespace vicreg::worker

@@ -1,0 +1,196 @@
+// Goal: the worker ends ranks exactly when it should, and says exactly what it must. Method: the pure core with made-up
+// time; effects are compared as text. What needs real processes and sockets is in agent_test.cc.
+
+#include "worker/core/supervisor.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+namespace vicreg::worker {
+namespace {
+
+using std::chrono::milliseconds;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+constexpr char kJob[] = "job";
+constexpr int kExit10 = 10 << 8, kExit70 = 70 << 8;  // as waitpid gives them
+
+// One word per effect: what a reader of the log would note.
+std::string Word(const Effect& effect) {
+  if (const auto* tell = std::get_if<Tell>(&effect)) {
+    if (tell->message.has_prepared())
+      return tell->message.prepared().refusal().empty() ? "confirm" : "refuse: " + tell->message.prepared().refusal();
+    const v1::RankReport& report = tell->message.report();
+    return "report " + std::to_string(report.rank()) +
+           (report.has_exited()    ? " exited"
+            : report.has_spawned() ? " spawned"
+                                   : " says");
+  }
+  if (const auto* say = std::get_if<Say>(&effect)) {
+    if (!say->message.has_command()) return "";
+    static const char* const kKinds[] = {"", "stop ", "abort ", "fence "};
+    return kKinds[say->message.command().kind()] + std::to_string(std::get<2>(say->key));
+  }
+  if (const auto* signal = std::get_if<Signal>(&effect))
+    return (signal->number == SIGTERM ? "SIGTERM " : "SIGKILL ") + std::to_string(signal->pid);
+  if (const auto* start = std::get_if<Start>(&effect)) return "start " + std::to_string(std::get<2>(start->key));
+  if (const auto* clear = std::get_if<Clear>(&effect)) return "clear " + std::to_string(std::get<2>(clear->key));
+  if (std::holds_alternative<ReadOn>(effect)) return "read on";
+  return "";
+}
+
+class SupervisorTest : public testing::Test {
+ protected:
+  SupervisorTest() : supervisor_({"here", "boot", "build", "/artifacts", 4, 1, {"GPU-0"}, {{"images", "/data"}}, {}}) {
+    supervisor_.OnStream(true);
+    v1::ConnectResponse welcome;
+    welcome.mutable_welcome()->set_incarnation(5);
+    Hear(welcome);
+  }
+
+  // The effects of what follows, as words.
+  std::vector<std::string> Words(const Effects& effects) {
+    std::vector<std::string> words;
+    for (const Effect& effect : effects) {
+      if (std::string word = Word(effect); !word.empty()) words.push_back(std::move(word));
+    }
+    return words;
+  }
+  std::vector<std::string> Hear(const v1::ConnectResponse& message) {
+    return Words(supervisor_.OnMessage(now_, message));
+  }
+  std::vector<std::string> At(milliseconds time) {
+    now_ = begin_ + time;
+    return Words(supervisor_.OnTime(now_));
+  }
+  milliseconds Next() {
+    const TimePoint next = supervisor_.NextTimer();
+    return next == TimePoint::max() ? milliseconds(-1)
+                                    : std::chrono::duration_cast<milliseconds>(std::max(next, begin_) - begin_);
+  }
+
+  // Ranks 0 and 1 as processes 100 and 101, on slots 0 and 1.
+  void LaunchTwo(bool connected) {
+    v1::ConnectResponse message;
+    v1::Launch& launch = *message.mutable_launch();
+    launch.set_job_id(kJob);
+    launch.set_attempt(1);
+    launch.mutable_spec()->mutable_data()->set_root("images");
+    for (const int rank : {0, 1}) {
+      launch.add_ranks()->set_rank(rank);
+      launch.mutable_ranks(rank)->set_slot(rank);
+    }
+    EXPECT_THAT(Hear(message), ElementsAre("start 0", "start 1"));
+    EXPECT_THAT(Hear(message), IsEmpty()) << "the same again";
+    for (const int rank : {0, 1}) {
+      supervisor_.OnStarted({kJob, 1, rank}, 100 + rank, "secret");
+      v1::Hello hello;
+      hello.set_job_id(kJob);
+      hello.set_attempt(1);
+      hello.set_rank(rank);
+      hello.set_pid(100 + rank);
+      hello.set_secret("secret");
+      Effects effects;
+      EXPECT_TRUE(!connected || supervisor_.OnHello(hello, effects));
+    }
+  }
+  std::vector<std::string> Stop(double grace_seconds) {
+    v1::ConnectResponse message;
+    message.mutable_stop()->set_job_id(kJob);
+    message.mutable_stop()->set_attempt(1);
+    message.mutable_stop()->set_grace_seconds(grace_seconds);
+    return Hear(message);
+  }
+  std::vector<std::string> Abort() {
+    v1::ConnectResponse message;
+    message.mutable_abort()->set_job_id(kJob);
+    message.mutable_abort()->set_attempt(1);
+    return Hear(message);
+  }
+
+  const TimePoint begin_{std::chrono::hours(1)};
+  TimePoint now_ = begin_;
+  Supervisor supervisor_;
+};
+
+TEST_F(SupervisorTest, StopIsToldThenTermed40SecondsAheadThenKilledEachSecond) {
+  LaunchTwo(true);
+  EXPECT_EQ(Next(), milliseconds(-1));
+  EXPECT_THAT(Stop(120), ElementsAre("stop 0", "stop 1"));
+  EXPECT_EQ(Next(), milliseconds(80'000));
+  EXPECT_THAT(At(milliseconds(79'999)), IsEmpty());
+  EXPECT_THAT(At(milliseconds(80'000)), ElementsAre("SIGTERM 100", "SIGTERM 101"));
+  EXPECT_THAT(At(milliseconds(119'999)), IsEmpty());
+  EXPECT_THAT(At(milliseconds(120'000)), ElementsAre("SIGKILL 100", "SIGKILL 101"));
+  EXPECT_THAT(At(milliseconds(120'999)), IsEmpty());
+  EXPECT_THAT(At(milliseconds(121'000)), ElementsAre("SIGKILL 100", "SIGKILL 101"));
+}
+
+TEST_F(SupervisorTest, AbortKillsAfterASecondAndAtOnceWhoCannotHear) {
+  for (const bool connected : {true, false}) {
+    SCOPED_TRACE(connected);
+    supervisor_ = Supervisor({"here", "boot", "build", "/artifacts", 4, 1, {}, {{"images", "/data"}}, {}});
+    now_ = begin_;
+    LaunchTwo(connected);
+    Abort();
+    EXPECT_EQ(Next(), connected ? kAbortGrace : milliseconds(0));
+    EXPECT_THAT(At(Next()), ElementsAre("SIGKILL 100", "SIGKILL 101"));
+  }
+}
+
+TEST_F(SupervisorTest, BadEndAbortsPeersOnceAndAPlannedOneNobody) {
+  LaunchTwo(true);
+  EXPECT_THAT(Words(supervisor_.OnExited(now_, {kJob, 1, 0}, kExit10)), IsEmpty()) << "STOPPED";
+  EXPECT_THAT(Words(supervisor_.OnExited(now_, {kJob, 1, 1}, kExit70)), IsEmpty()) << "its only peer has ended";
+  supervisor_ = Supervisor({"here", "boot", "build", "/artifacts", 4, 1, {}, {{"images", "/data"}}, {}});
+  LaunchTwo(true);
+  EXPECT_THAT(Words(supervisor_.OnExited(now_, {kJob, 1, 1}, SIGKILL)), ElementsAre("abort 0"));
+}
+
+TEST_F(SupervisorTest, EndIsReportedOnceItsLastWordsCannotComeAnyMore) {
+  LaunchTwo(true);
+  supervisor_.OnExited(now_, {kJob, 1, 0}, kExit10);
+  EXPECT_THAT(At(milliseconds(299)), IsEmpty());
+  EXPECT_THAT(At(milliseconds(300)), ElementsAre("clear 0", "report 0 exited"));
+  supervisor_.OnExited(now_, {kJob, 1, 1}, kExit10);
+  supervisor_.OnRankStreamEnd({kJob, 1, 1});
+  EXPECT_EQ(Next(), milliseconds(0)) << "due at once";
+  EXPECT_THAT(At(milliseconds(301)), ElementsAre("clear 1", "report 1 exited"));
+  EXPECT_THAT(At(milliseconds(10'000)), IsEmpty());
+  EXPECT_FALSE(supervisor_.HasProcesses());
+  EXPECT_FALSE(supervisor_.empty()) << "nobody acknowledged their ends";
+}
+
+TEST_F(SupervisorTest, SlotIsRefusedUntilItsProcessHasEnded) {
+  LaunchTwo(true);
+  v1::ConnectResponse message;
+  v1::Prepare& prepare = *message.mutable_prepare();
+  prepare.set_job_id("other");
+  prepare.set_data_root("images");
+  prepare.add_ranks()->set_slot(0);
+  EXPECT_THAT(Hear(message), ElementsAre("refuse: CPU slot 0 still holds job job attempt 1 rank 0"));
+  supervisor_.OnExited(now_, {kJob, 1, 0}, kExit10);
+  EXPECT_THAT(Hear(message), ElementsAre("confirm"));
+}
+
+TEST_F(SupervisorTest, NothingIsToldWithoutAStreamAndEverythingKeptAfterWelcome) {
+  supervisor_.OnStream(false);
+  LaunchTwo(true);
+  supervisor_.OnExited(now_, {kJob, 1, 0}, kExit10);
+  EXPECT_THAT(At(milliseconds(300)), ElementsAre("clear 0"));
+  supervisor_.OnStream(true);
+  EXPECT_THAT(Abort(), ElementsAre("abort 1")) << "not welcomed yet: commands count, nothing is told";
+  v1::ConnectResponse message;
+  for (const int rank : {0, 1}) {
+    v1::HeldRank& held = *message.mutable_welcome()->add_keep();
+    held.set_job_id(kJob);
+    held.set_attempt(1);
+    held.set_rank(rank);
+  }
+  EXPECT_THAT(Hear(message), ElementsAre("report 0 spawned", "report 0 exited", "report 1 spawned"));
+}
+
+}  // namespace
+}  // namespace vicreg::worker
