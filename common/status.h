@@ -29,6 +29,18 @@
 
 namespace vicreg {
 
+// Everything that is wrong with an input, so that it is refused once and not problem by problem.
+class Problems {
+ public:
+  // A line: "field: found ...; expected ...".
+  void Add(const std::string& line) { lines_ += (lines_.empty() ? "" : "\n") + line; }
+  // OK, or InvalidArgument with all lines.
+  absl::Status status() const { return lines_.empty() ? absl::OkStatus() : absl::InvalidArgumentError(lines_); }
+
+ private:
+  std::string lines_;
+};
+
 // "No space left on device" and the like, by errno.
 std::string ErrnoText(int error);
 

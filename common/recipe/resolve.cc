@@ -47,10 +47,7 @@ void Resolver::Run() {
 }
 
 void Resolver::CheckName(const std::string& field, const std::string& name) {
-  const bool fine = !name.empty() && name.size() <= 63 && std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
-  });
-  if (!fine) Bad(field, "found \"" + name.substr(0, 80) + "\"; expected 1 to 63 of a-z, 0-9 and -");
+  if (!IsName(name)) Bad(field, "found \"" + name.substr(0, 80) + "\"; expected " + kNameRule);
 }
 
 // A newer client may send what this build has never heard of. Dropping it would train something else than was asked
@@ -118,8 +115,7 @@ void Resolver::Placement() {
   if (labels.size() > 16) Bad("placement.labels", "found " + std::to_string(labels.size()) + "; expected at most 16");
   for (const std::string& label : labels) {
     if (!IsLabel(label)) {
-      Bad("placement.labels", "found \"" + label.substr(0, 130) +
-                                  "\"; expected key=value, each side 1 to 63 of letters, digits, '.', '_' and '-'");
+      Bad("placement.labels", "found \"" + label.substr(0, 130) + "\"; expected " + kLabelRule);
     } else if (offered_ && offered_->labels.count(label) == 0) {
       std::string known;
       for (const std::string& other : offered_->labels) known += (known.empty() ? "" : ", ") + other;

@@ -1,7 +1,16 @@
+#include <algorithm>
+
+#include "common/ids.h"
 #include "coordinator/core/attempt.h"
 #include "coordinator/core/decide.h"
 
 namespace vicreg::core {
+namespace {
+
+// Queues, and projects, that may be set: more would slow every pass.
+constexpr std::size_t kMaxPolicies = 1000;
+
+}  // namespace
 
 absl::Status SetNodeAdmin(Transaction& tx, const std::string& name, AdminState admin, double grace_seconds,
                           const std::string& actor) {
@@ -27,64 +36,80 @@ absl::Status SetNodeAdmin(Transaction& tx, const std::string& name, AdminState a
   return absl::OkStatus();
 }
 
+namespace {
+
+void CheckName(Problems& problems, const std::string& field, const std::string& name) {
+  if (!IsName(name)) problems.Add(field + ": found \"" + name.substr(0, 80) + "\"; expected " + kNameRule);
+}
+
+}  // namespace
+
 absl::Status SetQueue(Transaction& tx, const Queue& queue) {
-  std::string problems;
-  const auto bad = [&](const std::string& line) { problems += (problems.empty() ? "" : "\n") + line; };
+  Problems problems;
+  CheckName(problems, "project", queue.project);
+  CheckName(problems, "name", queue.name);
   for (const auto& [field, value] :
        {std::pair{"min_priority", queue.min_priority}, {"max_priority", queue.max_priority}}) {
     if (value < -1000 || value > 1000)
-      bad(std::string(field) + ": found " + std::to_string(value) + "; expected -1000 to 1000");
+      problems.Add(std::string(field) + ": found " + std::to_string(value) + "; expected -1000 to 1000");
   }
   if (queue.min_priority > queue.max_priority) {
-    bad("min_priority: found " + std::to_string(queue.min_priority) + ", above max_priority " +
-        std::to_string(queue.max_priority));
+    problems.Add("min_priority: found " + std::to_string(queue.min_priority) + ", above max_priority " +
+                 std::to_string(queue.max_priority));
   }
-  if (tx.FindQueue({queue.project, queue.name}) == nullptr && tx.Queues().size() >= 1000)
-    bad("queues: found 1000, the limit: use one there is");
-  if (!problems.empty()) return absl::InvalidArgumentError(problems);
+  if (queue.labels.size() > 16)
+    problems.Add("labels: found " + std::to_string(queue.labels.size()) + "; expected at most 16");
+  for (std::size_t i = 0; i < std::min<std::size_t>(queue.labels.size(), 16); ++i) {
+    const std::string& label = queue.labels[i];
+    if (!IsLabel(label)) problems.Add("labels: found \"" + label.substr(0, 130) + "\"; expected " + kLabelRule);
+  }
+  if (!tx.HasQueue({queue.project, queue.name}) && tx.Queues().size() >= kMaxPolicies)
+    problems.Add("queues: found 1000, the limit: use one there is");
+  RETURN_IF_ERROR(problems.status());
   tx.SetQueue(queue);
   return absl::OkStatus();
 }
 
 absl::Status SetProject(Transaction& tx, const Project& project) {
-  std::string problems;
-  const auto bad = [&](const std::string& line) { problems += (problems.empty() ? "" : "\n") + line; };
-  for (const auto& [field, value] : {std::pair{"cpu", project.cpu_quota}, {"gpu", project.gpu_quota}}) {
+  Problems problems;
+  CheckName(problems, "project", project.name);
+  for (const auto& [field, value] : {std::pair{"cpu_slots", project.cpu_quota}, {"gpu_slots", project.gpu_quota}}) {
     if (value < -1 || value > 1'000'000) {
-      bad(std::string(field) + ": found " + std::to_string(value) +
-          " slots; expected 0 to 1000000, or -1 for no limit");
+      problems.Add(std::string(field) + ": found " + std::to_string(value) +
+                   " slots; expected 0 to 1000000, or -1 for no limit");
     }
   }
   if (!(project.weight >= 0.001 && project.weight <= 1000))
-    bad("weight: found " + std::to_string(project.weight) + "; expected 0.001 to 1000");
-  if (tx.FindProject(project.name).name != project.name || tx.Projects().size() >= 1000)
-    bad("projects: found 1000, the limit: use one there is");
-  if (!problems.empty()) return absl::InvalidArgumentError(problems);
+    problems.Add("weight: found " + std::to_string(project.weight) + "; expected 0.001 to 1000");
+  if (!tx.HasProject(project.name) && tx.Projects().size() >= kMaxPolicies)
+    problems.Add("projects: found 1000, the limit: use one there is");
+  RETURN_IF_ERROR(problems.status());
   tx.SetProject(project);
   return absl::OkStatus();
 }
 
 absl::Status CheckQueue(const Transaction& tx, const Job& job) {
-  std::string problems;
-  const auto bad = [&](const std::string& line) { problems += (problems.empty() ? "" : "\n") + line; };
+  Problems problems;
   const Queue* queue = tx.FindQueue({job.project, job.queue});
   if (queue == nullptr) {
     std::string names = "default";
     for (const Queue& other : tx.Queues()) {
       if (other.project == job.project && other.name != "default") names += ", " + other.name;
     }
-    bad("queue: found " + job.queue + "; project " + job.project + " has: " + names + "; `vicreg queue set " +
-        job.queue + " --project " + job.project + "` makes one");
+    problems.Add("queue: found " + job.queue + "; project " + job.project + " has: " + names + "; `vicreg queue set " +
+                 job.queue + " --project " + job.project + "` makes one");
   } else if (job.priority < queue->min_priority || job.priority > queue->max_priority) {
-    bad("priority: found " + std::to_string(job.priority) + "; queue " + job.queue + " of project " + job.project +
-        " takes " + std::to_string(queue->min_priority) + " to " + std::to_string(queue->max_priority));
+    problems.Add("priority: found " + std::to_string(job.priority) + "; queue " + job.queue + " of project " +
+                 job.project + " takes " + std::to_string(queue->min_priority) + " to " +
+                 std::to_string(queue->max_priority));
   }
   const int quota = tx.FindProject(job.project).Quota(job.slot_kind);
   if (quota >= 0 && quota < job.min_world) {
-    bad("world_size: found " + std::to_string(job.min_world) + "; project " + job.project + " may hold " +
-        std::to_string(quota) + " " + job.slot_kind + " slots: `vicreg quota set " + job.project + "` raises it");
+    problems.Add("world_size: found " + std::to_string(job.min_world) + "; project " + job.project + " may hold " +
+                 std::to_string(quota) + " " + job.slot_kind + " slots: `vicreg quota set " + job.project +
+                 "` raises it");
   }
-  return problems.empty() ? absl::OkStatus() : absl::InvalidArgumentError(problems);
+  return problems.status();
 }
 
 }  // namespace vicreg::core

@@ -21,7 +21,8 @@ double StopCost(const Job& job, TimePoint now, const Options& options) {
 }
 
 Victims ChooseVictims(const Job& job, const Slots& slots, const Eligible& eligible, int allowed_by_quota,
-                      const std::vector<const Job*>& running, const Transaction& state) {
+                      const std::vector<const Job*>& running, const std::vector<TimePoint>& recent,
+                      const Transaction& state) {
   std::set<std::string> nodes;
   for (const std::size_t i : eligible) nodes.insert(slots.places()[i].node->name);
   Victims victims;
@@ -44,8 +45,6 @@ Victims ChooseVictims(const Job& job, const Slots& slots, const Eligible& eligib
     for (const Job* other : stopped) FreeAll(after, *other);
     return !Pick(after, eligible, job.min_world, std::min(job.max_world, allowed_by_quota), job.topology).empty();
   };
-  const auto budget = static_cast<std::size_t>(
-      std::max(0, state.options.preemptions_per_hour - static_cast<int>(state.RecentPreemptions().size())));
   if (!fits(candidates)) return victims;  // not even all of them would do
   // The shortest run of cheapest ones that is enough (more never fits worse, so halving finds it) ...
   std::size_t low = 0, high = candidates.size();
@@ -64,7 +63,13 @@ Victims ChooseVictims(const Job& job, const Slots& slots, const Eligible& eligib
     without.erase(without.begin() + static_cast<std::ptrdiff_t>(i));
     if (fits(without)) chosen = std::move(without);
   }
-  if (chosen.size() <= budget) victims.jobs = std::move(chosen);
+  const auto budget = static_cast<std::size_t>(std::max(0, state.options.preemptions_per_hour));
+  if (chosen.size() + recent.size() <= budget) {
+    victims.jobs = std::move(chosen);
+  } else if (chosen.size() <= budget) {
+    const std::size_t too_many = chosen.size() + recent.size() - budget;
+    victims.later = std::min(victims.later, recent[too_many - 1] + kBudgetPeriod);
+  }
   return victims;
 }
 

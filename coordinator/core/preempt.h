@@ -13,13 +13,14 @@ namespace vicreg::core {
 
 struct Victims {
   std::vector<const Job*> jobs;  // empty: preemption does not help
-  // A gang that is still too young for it could help from then on.
+  // When more may be allowed: a gang is old enough, or enough of the hour's budget is back.
   TimePoint later = TimePoint::max();
 };
 
-// `slots`: with everything free that is, or is about to be.
+// `slots`: with everything free that is, or is about to be. `recent`: preemptions of the last hour, oldest first.
 Victims ChooseVictims(const Job& job, const Slots& slots, const Eligible& eligible, int allowed_by_quota,
-                      const std::vector<const Job*>& running, const Transaction& state);
+                      const std::vector<const Job*>& running, const std::vector<TimePoint>& recent,
+                      const Transaction& state);
 
 // What stopping the gang now would waste, in slot-seconds.
 double StopCost(const Job& job, TimePoint now, const Options& options);

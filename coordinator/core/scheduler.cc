@@ -20,7 +20,8 @@ bool HoldsSlots(const Job& job) {
 // One pass over everybody who waits.
 class Pass {
  public:
-  explicit Pass(const Transaction& state) : state_(state), nodes_(state.Nodes()) {
+  explicit Pass(const Transaction& state)
+      : state_(state), nodes_(state.Nodes()), preemptions_(state.RecentPreemptions()) {
     for (const Job* job : state.LiveJobs()) {
       if (job->state == JobState::kQueued) pending_.push_back(job);
       if (HoldsSlots(*job)) running_.push_back(job);
@@ -45,9 +46,10 @@ class Pass {
 
  private:
   struct Pool {
-    Slots now;                           // free and not promised
-    Slots soon;                          // as if gangs that are stopping had stopped
-    std::map<Shape, Eligible> eligible;  // by shape, for the smallest gang that asked
+    Slots now;   // free and not promised
+    Slots soon;  // as if gangs that are stopping had stopped
+    // By shape and smallest gang: which nodes are trusted depends on both.
+    std::map<std::pair<Shape, int>, Eligible> eligible;
     const Job* promised_to = nullptr;
     bool waits = false;  // somebody waits for slots of this kind
   };
@@ -75,7 +77,7 @@ class Pass {
     const Queue* queue = state_.FindQueue({job.project, job.queue});
     Shape shape{job.data_root, job.labels, job.excluded};
     if (queue != nullptr) shape.labels.insert(shape.labels.end(), queue->labels.begin(), queue->labels.end());
-    const auto [found, added] = pool.eligible.try_emplace(shape);
+    const auto [found, added] = pool.eligible.try_emplace({shape, job.min_world});
     if (added) found->second = EligibleFor(pool.now, shape, job.min_world);
     const Eligible& eligible = found->second;
     const int held = held_[{job.project, job.slot_kind}];
@@ -112,11 +114,11 @@ class Pass {
         !Pick(pool.soon, eligible, job.min_world, std::min(job.max_world, allowed), job.topology).empty();
     if (coming) {
       why = misfit.Stopping();
-    } else if (const Victims victims = ChooseVictims(job, pool.soon, eligible, allowed, running_, state_);
+    } else if (const Victims victims = ChooseVictims(job, pool.soon, eligible, allowed, running_, preemptions_, state_);
                !victims.jobs.empty()) {
       for (const Job* victim : victims.jobs) {
         plan_.preemptions.push_back({victim->id, job.id, misfit.Preempts(*victim)});
-        for (const Rank& rank : victim->ranks) pool.soon.Free({rank.node, rank.slot});
+        preemptions_.push_back(state_.now);
       }
       why = misfit.Stopping();
     } else {
@@ -169,6 +171,7 @@ class Pass {
 
   const Transaction& state_;
   const std::vector<const Node*> nodes_;
+  std::vector<TimePoint> preemptions_;  // of the last hour, those of this pass too
   std::vector<const Job*> pending_, running_;
   std::map<std::pair<std::string, std::string>, int> held_;  // by project and kind
   std::map<std::string, Pool> pools_;

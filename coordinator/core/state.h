@@ -14,6 +14,7 @@
 namespace vicreg::core {
 
 using TimePoint = std::chrono::steady_clock::time_point;
+inline constexpr TimePoint kAtOnce = TimePoint::min();
 
 // Numbers equal vicreg.v1.JobState.
 enum class JobState {
@@ -278,9 +279,9 @@ struct State {
   std::map<QueueKey, Queue> queues;
   std::set<std::pair<std::int64_t, std::string>> live;  // (queue_seq, id) of jobs that have not ended
   // Not stored. Of the newest pass: why each class of queued jobs waits, and when time alone makes another pass worth
-  // while; when preemptions were decided.
+  // while (at once: none was made yet, or its commit failed); when preemptions were decided.
   std::map<std::string, Explanation> waiting;
-  TimePoint next_pass = TimePoint::max();
+  TimePoint next_pass = kAtOnce;
   TimePoint began{};  // this coordinator; what it does not know is not older for it
   std::vector<TimePoint> preemptions;
   std::int64_t next_queue_seq = 1, next_event_seq = 1, term = 1;

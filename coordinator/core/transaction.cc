@@ -148,6 +148,12 @@ std::vector<Project> Transaction::Projects() const {
   return projects;
 }
 
+bool Transaction::HasProject(const std::string& name) const {
+  return Find(projects_, state_.projects, name) != nullptr;
+}
+
+bool Transaction::HasQueue(const QueueKey& key) const { return queues_.count(key) + state_.queues.count(key) != 0; }
+
 const Queue* Transaction::FindQueue(const QueueKey& key) const {
   static const Queue kDefault{"", "default", true, -1000, 1000, {}};
   if (const auto found = queues_.find(key); found != queues_.end()) return &found->second;
@@ -179,7 +185,7 @@ std::vector<TimePoint> Transaction::RecentPreemptions() const {
   std::vector<TimePoint> recent;
   for (const auto* times : {&state_.preemptions, &preemptions_}) {
     for (const TimePoint time : *times) {
-      if (now - time < std::chrono::hours(1)) recent.push_back(time);
+      if (now - time < kBudgetPeriod) recent.push_back(time);
     }
   }
   return recent;

@@ -14,6 +14,9 @@
 
 namespace vicreg::core {
 
+// The budget of preemptions is for any stretch of this length.
+inline constexpr std::chrono::hours kBudgetPeriod{1};
+
 struct Options {
   std::chrono::milliseconds suspect{5000}, lost{20000}, reservation{10000}, failover_grace{60000};
   std::chrono::milliseconds backoff_first{1000}, backoff_most{60000};
@@ -90,6 +93,9 @@ class Transaction {
   std::vector<Project> Projects() const;
   const Queue* FindQueue(const QueueKey& key) const;  // null: none of this name, but for "default"
   std::vector<Queue> Queues() const;
+  // Was it ever set?
+  bool HasProject(const std::string& name) const;
+  bool HasQueue(const QueueKey& key) const;
   void SetProject(Project project);
   void SetQueue(Queue queue);
 
@@ -114,7 +120,7 @@ class Transaction {
   void Rest() { woken_ = false; }
   TimePoint began() const { return state_.began; }
   bool NeedsPass() const { return woken_ || now >= state_.next_pass; }
-  // Preemptions of the last hour, those of this transaction too.
+  // Preemptions of the last hour, those of this transaction too; oldest first.
   std::vector<TimePoint> RecentPreemptions() const;
   void CountPreemption() { preemptions_.push_back(now); }
   void Send(const std::string& node, decltype(Message::what) what) { messages_.push_back({node, std::move(what)}); }

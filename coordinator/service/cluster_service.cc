@@ -2,22 +2,12 @@
 
 #include <algorithm>
 #include <map>
-#include <regex>
 
-#include "common/ids.h"
 #include "common/version.h"
 #include "coordinator/service/wire.h"
 
 namespace vicreg::service {
 namespace {
-
-constexpr char kName[] = "[a-z0-9-]{1,63}";
-
-void CheckName(const std::string& field, const std::string& name, std::string& problems) {
-  static const std::regex pattern(kName);
-  if (std::regex_match(name, pattern)) return;
-  problems += (problems.empty() ? "" : "\n") + field + ": found \"" + name.substr(0, 80) + "\"; expected " + kName;
-}
 
 bool HoldsSlots(const core::Job& job) {
   return job.state == core::JobState::kReserved || job.state == core::JobState::kStarting ||
@@ -56,11 +46,14 @@ grpc::ServerUnaryReactor* ClusterService::ChangeNode(grpc::CallbackServerContext
   return gate_.Unary(
       context, "vicreg.v1.ClusterService/ChangeNode", [=, this](const rpc::Principal& who, const rpc::UnaryDone& done) {
         const double grace = request->has_grace_seconds() ? request->grace_seconds() : 120;
-        const bool known = request->admin() >= v1::NODE_ADMIN_OPEN && request->admin() <= v1::NODE_ADMIN_DRAINING;
-        if (!known || !(grace >= 0 && grace <= 3600)) {
-          done(absl::InvalidArgumentError(known
-                                              ? "grace_seconds: found " + std::to_string(grace) + "; expected 0 to 3600"
-                                              : "admin: expected NODE_ADMIN_OPEN, CORDONED or DRAINING"));
+        Problems problems;
+        if (request->admin() < v1::NODE_ADMIN_OPEN || request->admin() > v1::NODE_ADMIN_DRAINING)
+          problems.Add("admin: found " + std::to_string(request->admin()) +
+                       "; expected NODE_ADMIN_OPEN, NODE_ADMIN_CORDONED or NODE_ADMIN_DRAINING");
+        if (!(grace >= 0 && grace <= 3600))
+          problems.Add("grace_seconds: found " + std::to_string(grace) + "; expected 0 to 3600");
+        if (const absl::Status fine = problems.status(); !fine.ok()) {
+          done(fine);
           return;
         }
         const auto admin = static_cast<core::AdminState>(request->admin() - v1::NODE_ADMIN_OPEN);
@@ -109,21 +102,6 @@ grpc::ServerUnaryReactor* ClusterService::SetQueue(grpc::CallbackServerContext* 
   return gate_.Unary(
       context, "vicreg.v1.ClusterService/SetQueue", [=, this](const rpc::Principal&, const rpc::UnaryDone& done) {
         const v1::Queue& wire = request->queue();
-        std::string problems;
-        CheckName("project", wire.project(), problems);
-        CheckName("name", wire.name(), problems);
-        for (const std::string& label : wire.labels()) {
-          if (!IsLabel(label)) {
-            problems += (problems.empty() ? "" : "\n") + std::string("labels: found \"") + label.substr(0, 130) +
-                        "\"; expected key=value";
-          }
-        }
-        if (wire.labels_size() > 16)
-          problems += (problems.empty() ? "" : "\n") + std::string("labels: expected at most 16");
-        if (!problems.empty()) {
-          done(absl::InvalidArgumentError(problems));
-          return;
-        }
         const core::Queue queue{wire.project(),      wire.name(),         !wire.closed(),
                                 wire.min_priority(), wire.max_priority(), {wire.labels().begin(), wire.labels().end()}};
         coordinator_.Post([queue](core::Transaction& tx) { return core::SetQueue(tx, queue); },
@@ -163,12 +141,6 @@ grpc::ServerUnaryReactor* ClusterService::SetQuota(grpc::CallbackServerContext* 
   return gate_.Unary(context, "vicreg.v1.ClusterService/SetQuota",
                      [=, this](const rpc::Principal&, const rpc::UnaryDone& done) {
                        const v1::Quota& wire = request->quota();
-                       std::string problems;
-                       CheckName("project", wire.project(), problems);
-                       if (!problems.empty()) {
-                         done(absl::InvalidArgumentError(problems));
-                         return;
-                       }
                        const core::Project project{wire.project(), wire.has_cpu_slots() ? wire.cpu_slots() : -1,
                                                    wire.has_gpu_slots() ? wire.gpu_slots() : -1,
                                                    wire.has_weight() ? wire.weight() : 1};

@@ -103,12 +103,15 @@ void Coordinator::RunBatch(std::vector<Command> batch) {
   core::Transaction transaction(state_, options_, now, clock_.WallMicros());
   std::vector<absl::Status> answers;
   for (const Command& command : batch) answers.push_back(command.decide(transaction));
+  // While the store is away we decide nothing of our own: it could not be committed, and a heartbeat in the same batch
+  // would fail with it.
+  const bool writable = degraded_.ok();
   // Timers are coarse, and look at every node and live job.
-  if (batch.empty() || now >= next_timers_) {
+  if (writable && (batch.empty() || now >= next_timers_)) {
     core::OnTime(transaction, std::chrono::duration_cast<std::chrono::milliseconds>(now - uninterrupted_since_));
     next_timers_ = now + kTimerStep;
   }
-  if (transaction.NeedsPass() || !scheduled_) core::Schedule(transaction);
+  if (writable && transaction.NeedsPass()) core::Schedule(transaction);
 
   absl::Status saved;
   double seconds = 0;
@@ -126,10 +129,9 @@ void Coordinator::RunBatch(std::vector<Command> batch) {
   }
   {
     const std::lock_guard lock(state_mutex_);
-    if (saved.ok()) {
-      transaction.ApplyTo(state_);
-      scheduled_ = true;
-    }
+    if (saved.ok()) transaction.ApplyTo(state_);
+    // What called for a pass still does.
+    if (!saved.ok() || transaction.NeedsPass()) state_.next_pass = core::kAtOnce;
     fenced_ += transaction.fenced;
     if (transaction.changed()) {
       ++commits_;

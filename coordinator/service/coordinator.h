@@ -96,8 +96,7 @@ class Coordinator {
   TimePoint uninterrupted_since_, next_probe_{}, next_timers_{};
 
   mutable std::mutex state_mutex_;
-  core::State state_;       // written by the core thread
-  bool scheduled_ = false;  // a first pass was made; core thread only
+  core::State state_;  // written by the core thread
   std::int64_t fenced_ = 0, commits_ = 0, store_errors_ = 0;
   double commit_seconds_ = 0;
   absl::Status degraded_;

@@ -227,25 +227,30 @@ absl::Status Decide(core::Transaction& tx, const core::Wish& wish, const v1::Cha
       return core::Resize(tx, wish, request.resize().world_size());
     case v1::ChangeJobRequest::kReprioritize:
       return core::SetPriority(tx, wish, request.reprioritize().priority());
-    default:
-      return absl::InvalidArgumentError(
-          "change: found none; expected pause, resume, hold, release, requeue, restart, "
-          "resize or reprioritize");
+    case v1::ChangeJobRequest::CHANGE_NOT_SET:
+      break;
   }
+  return absl::InvalidArgumentError("change: found none");
 }
 
 absl::Status CheckChange(const v1::ChangeJobRequest& request, double grace) {
-  std::string problems;
-  const auto bad = [&](const std::string& line) { problems += (problems.empty() ? "" : "\n") + line; };
+  Problems problems;
   if (!IsUuid(request.request_id())) {
-    bad("request_id: found \"" + request.request_id().substr(0, 80) +
-        "\"; expected a lower-case UUID made by the client");
+    problems.Add("request_id: found \"" + request.request_id().substr(0, 80) +
+                 "\"; expected a lower-case UUID made by the client");
   }
-  if (!(grace >= 0 && grace <= 3600)) bad("grace_seconds: found " + std::to_string(grace) + "; expected 0 to 3600");
+  if (!(grace >= 0 && grace <= 3600))
+    problems.Add("grace_seconds: found " + std::to_string(grace) + "; expected 0 to 3600");
   if (request.note().size() > 200)
-    bad("note: found " + std::to_string(request.note().size()) + " bytes; expected at most 200");
-  if (request.expected_version() < 0) bad("expected_version: found a negative number; expected Job.version, or 0");
-  return problems.empty() ? absl::OkStatus() : absl::InvalidArgumentError(problems);
+    problems.Add("note: found " + std::to_string(request.note().size()) + " bytes; expected at most 200");
+  if (request.expected_version() < 0) {
+    problems.Add("expected_version: found " + std::to_string(request.expected_version()) +
+                 "; expected Job.version, or 0");
+  }
+  if (request.change_case() == v1::ChangeJobRequest::CHANGE_NOT_SET) {
+    problems.Add("change: found none; expected pause, resume, hold, release, requeue, restart, resize or reprioritize");
+  }
+  return problems.status();
 }
 
 }  // namespace

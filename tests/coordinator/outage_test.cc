@@ -43,6 +43,7 @@ class Outage : public ::testing::Test {
     registration.node.name = "n";
     registration.node.boot_id = "b";
     registration.node.cpu_slots = 1;
+    registration.node.data_roots = {"images"};
     return Do([=](core::Transaction& tx) { return core::Register(tx, registration).status(); });
   }
   absl::Status Heartbeat() {
@@ -91,6 +92,27 @@ TEST_F(Outage, NobodyIsLostForASilenceThatWasOurs) {
   // From here on silence counts again.
   clock_.Advance(seconds(61));
   EXPECT_TRUE(Until([&] { return State() == core::NodeState::kLost; }));
+}
+
+TEST_F(Outage, PassThatCouldNotBeCommittedIsMadeAgain) {
+  ASSERT_TRUE(Register().ok());
+  core::Job job;
+  job.id = "job";
+  job.state = core::JobState::kQueued;
+  // Without a wake-up, so that the one below is the only reason for a pass.
+  ASSERT_TRUE(Do([&](core::Transaction& tx) {
+                tx.AddJob(job).data_root = "images";
+                tx.Rest();
+                return absl::OkStatus();
+              }).ok());
+  Writable(false);
+  EXPECT_FALSE(Do([](core::Transaction& tx) { return tx.Wake(), absl::OkStatus(); }).ok());
+  EXPECT_TRUE(Heartbeat().ok()) << "nothing of it needs the store";
+  Writable(true);
+  EXPECT_TRUE(Until([&] {
+    clock_.Advance(std::chrono::milliseconds(10));
+    return coordinator_->FindJob("job")->state == core::JobState::kReserved;
+  }));
 }
 
 TEST_F(Outage, EndsWithoutAnybodyWriting) {

@@ -183,6 +183,17 @@ TEST_F(Schedule, CrashReturnsToTheSameSlotsAndABlamedNodeIsLeft) {
   EXPECT_EQ(c.state.nodes.at(node).strikes.size(), 1u);
 }
 
+TEST_F(Schedule, JobsOfOneShapeAndDifferentSizesAreJudgedEachByItsOwn) {
+  Add("a", 1);
+  Add("b", 1);
+  Runs("runs", 1);
+  // The small one can do without the node that failed under it, the large one cannot.
+  Wants("small", 1, [](Job& j) { j.excluded = {"a"}, j.priority = 1; });
+  Wants("large", 2, [](Job& j) { j.excluded = {"a"}; });
+  c.Plan();
+  EXPECT_EQ(c.why("large").reason, Reason::kSlotsInUse);
+}
+
 // ---- earmarks and backfill ----
 
 TEST_F(Schedule, WideJobIsNotStarvedAndOthersUseTheRest) {
@@ -211,6 +222,15 @@ TEST_F(Schedule, OneThatFitsStartsBeforeThousandsThatDoNot) {
   c.Plan();
   EXPECT_EQ(state("fits"), JobState::kReserved);
   EXPECT_LE(c.state.waiting.size(), 15u) << "jobs alike are one class";
+}
+
+TEST_F(Schedule, FirstPassOfACoordinatorIsAtOnce) {
+  c.Decide([](Transaction& tx) {
+    EXPECT_TRUE(tx.NeedsPass());
+    Schedule(tx);
+    return 0;
+  });
+  c.Decide([](Transaction& tx) { return EXPECT_FALSE(tx.NeedsPass()), 0; });
 }
 
 TEST_F(Schedule, NoPassIsNeededWhereNothingHappened) {
@@ -300,6 +320,43 @@ TEST_F(Schedule, NobodyIsStoppedInVainOrForAnEqualOrBeyondTheBudget) {
   c.options.preemptions_per_hour = 1;
   c.Plan();
   EXPECT_EQ(state("low"), JobState::kStopping);
+}
+
+TEST_F(Schedule, PassIsMadeWhenTheHourOfTheBudgetIsOver) {
+  c.options.preemptions_per_hour = 2;
+  Add("a", 3);
+  for (const std::string id : {"one", "two", "three"}) Runs(id, 1);
+  c.PassWithHeartbeats(minutes(15));
+  Wants("urgent", 1, Priority(1));
+  c.Plan();
+  const TimePoint first = c.clock.SteadyNow();
+  ASSERT_EQ(state("one"), JobState::kStopping);
+  c.ExitAll("one", ExitReason::kStopped);
+  c.Plan();
+  c.ConfirmAll("urgent");
+  c.Step("urgent");
+  c.PassWithHeartbeats(minutes(11));  // now everybody has had their ten minutes
+  Wants("more urgent", 2, Priority(2));  // needs two, one is left
+  c.Plan();
+  EXPECT_EQ(c.state.next_pass, first + std::chrono::hours(1));
+  c.PassWithHeartbeats(minutes(51));
+  EXPECT_EQ(c.why("more urgent").reason, Reason::kPreempting);
+}
+
+TEST_F(Schedule, BudgetHoldsForAllKindsOfSlotsTogether) {
+  c.options.preemptions_per_hour = 1;
+  Registration registration;
+  registration.node.name = "a";
+  registration.node.cpu_slots = registration.node.gpu_slots = 1;
+  registration.node.data_roots = {"images"};
+  EXPECT_TRUE(c.Decide([&](Transaction& tx) { return Register(tx, registration); }).ok());
+  Runs("cpu", 1);
+  Runs("gpu", 1, [](Job& j) { j.slot_kind = "gpu"; });
+  c.PassWithHeartbeats(minutes(15));
+  Wants("urgent", 1, Priority(1));
+  Wants("urgent too", 1, [](Job& j) { j.priority = 1, j.slot_kind = "gpu"; });
+  c.Plan();
+  EXPECT_EQ((state("cpu") == JobState::kStopping) + (state("gpu") == JobState::kStopping), 1);
 }
 
 // ---- elastic ----
@@ -592,6 +649,25 @@ TEST_F(Schedule, QueueAndQuotaProblemsAreSaidAtOnce) {
     EXPECT_EQ(c.Decide([&](Transaction& tx) { return SetProject(tx, bad); }).code(),
               absl::StatusCode::kInvalidArgument);
   }
+}
+
+TEST_F(Schedule, LimitOfQueuesAndProjectsRefusesNewOnesOnly) {
+  const auto queue = [&](const std::string& project, const std::string& name) {
+    return c.Decide([&](Transaction& tx) { return SetQueue(tx, {project, name, true, 0, 0, {}}); });
+  };
+  const auto project = [&](const std::string& name) {
+    return c.Decide([&](Transaction& tx) { return SetProject(tx, {name, 1, -1, 1}); });
+  };
+  for (int i = 0; i < 1000; ++i) {
+    const std::string name = "n" + std::to_string(i);
+    ASSERT_TRUE(queue("p", name).ok());
+    ASSERT_TRUE(project(name).ok());
+  }
+  EXPECT_TRUE(queue("p", "n7").ok());
+  EXPECT_TRUE(project("n7").ok());
+  EXPECT_THAT(std::string(queue("p", "new").message()), HasSubstr("found 1000, the limit"));
+  EXPECT_EQ(queue("p", "default").code(), absl::StatusCode::kInvalidArgument) << "it is not stored yet";
+  EXPECT_THAT(std::string(project("new").message()), HasSubstr("found 1000, the limit"));
 }
 
 }  // namespace

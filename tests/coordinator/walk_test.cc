@@ -114,6 +114,7 @@ class Walk {
     OnTime(tx, std::chrono::duration_cast<milliseconds>(tx.now - started_));
     if (tx.NeedsPass()) Schedule(tx);
     if (tx.changed() && Chance(failing_percent)) {
+      state_.next_pass = kAtOnce;
       for (const Act& act : acts) act.done(absl::UnavailableError("store"));
       history_.push_back("(commit failed)");
       return;
