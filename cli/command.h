@@ -51,6 +51,8 @@ absl::StatusOr<double> ParseGrace(const std::string& text);
 absl::StatusOr<bool> Confirmed(const Cli& cli, const std::string& what);
 // A job file as text, or standard input for "-".
 absl::StatusOr<std::string> ReadJobText(const std::string& file);
+// As it is named in messages.
+std::string ShownFile(const std::string& file);
 
 // Shared by submit --follow, watch and wait.
 // Shows the job until it has ended; its exit code.

@@ -29,11 +29,9 @@ void AddFile(CLI::App& command, Options& options) {
   command.add_option("--set", options.sets, "field.path=value over the file's, repeatable")->allow_extra_args(false);
 }
 
-std::string Shown(const std::string& file) { return file == "-" ? "<stdin>" : file; }
-
 absl::StatusOr<recipe::Resolved> Load(const Options& options) {
   ASSIGN_OR_RETURN(const std::string text, ReadJobText(options.file));
-  absl::StatusOr<recipe::Resolved> resolved = recipe::ResolveText(text, Shown(options.file), options.sets);
+  absl::StatusOr<recipe::Resolved> resolved = recipe::ResolveText(text, ShownFile(options.file), options.sets);
   if (!resolved.ok()) return absl::InvalidArgumentError("not a valid job\n" + std::string(resolved.status().message()));
   return resolved;
 }
@@ -41,7 +39,7 @@ absl::StatusOr<recipe::Resolved> Load(const Options& options) {
 // A spec's problems stand below one sentence that says what they mean.
 absl::Status Refused(const absl::Status& status, const std::string& file) {
   if (status.code() != absl::StatusCode::kInvalidArgument) return status;
-  return absl::InvalidArgumentError("the job is refused; nothing was stored (" + Shown(file) + ")\n" +
+  return absl::InvalidArgumentError("the job is refused; nothing was stored (" + ShownFile(file) + ")\n" +
                                     std::string(status.message()));
 }
 
@@ -55,7 +53,7 @@ absl::Status AllProblems(Client& client, const std::string& text, const Options&
     offered->roots.insert(node.data_roots().begin(), node.data_roots().end());
     for (const v1::SlotCount& slots : node.slots()) offered->gpus |= slots.kind() == "gpu" && slots.total() > 0;
   }
-  const absl::Status all = recipe::ResolveText(text, Shown(options.file), options.sets, offered).status();
+  const absl::Status all = recipe::ResolveText(text, ShownFile(options.file), options.sets, offered).status();
   return all.ok() ? known : all;
 }
 
@@ -68,11 +66,11 @@ absl::StatusOr<int> Submit(const Cli& cli, Options& options) {
     return absl::InvalidArgumentError("--request-id: found \"" + options.request_id + "\"; expected a lower-case UUID");
   ASSIGN_OR_RETURN(const std::string text, ReadJobText(options.file));
   const auto client = cli.Connect();
-  const auto resolved = recipe::ResolveText(text, Shown(options.file), options.sets);
+  const auto resolved = recipe::ResolveText(text, ShownFile(options.file), options.sets);
   if (!resolved.ok()) return Refused(AllProblems(*client, text, options, resolved.status()), options.file);
   v1::SubmitJobRequest request;
   // As the user wrote it: presets and defaults are the coordinator's.
-  ASSIGN_OR_RETURN(*request.mutable_spec(), spec::ParseJob(text, Shown(options.file), options.sets));
+  ASSIGN_OR_RETURN(*request.mutable_spec(), spec::ParseJob(text, ShownFile(options.file), options.sets));
   request.set_request_id(options.request_id);
   request.set_dry_run(options.dry_run);
 
@@ -122,7 +120,7 @@ absl::StatusOr<int> Validate(const Options& options) {
     nlohmann::ordered_json json = {{"valid", true}, {"recipe_hash", resolved.hash}, {"warnings", resolved.warnings}};
     std::cout << json.dump(2) << "\n";
   } else {
-    std::cout << Shown(options.file) << ": valid, recipe " << resolved.hash.substr(0, 16) << "\n";
+    std::cout << ShownFile(options.file) << ": valid, recipe " << resolved.hash.substr(0, 16) << "\n";
   }
   return 0;
 }
@@ -135,6 +133,8 @@ absl::StatusOr<int> Explain(const Options& options) {
 }
 
 }  // namespace
+
+std::string ShownFile(const std::string& file) { return file == "-" ? "<stdin>" : file; }
 
 absl::StatusOr<std::string> ReadJobText(const std::string& file) {
   if (file != "-") {

@@ -36,8 +36,7 @@ absl::StatusOr<int> Why(const Cli& cli, const Options& options) {
 absl::StatusOr<int> Plan(const Cli& cli, const Options& options) {
   ASSIGN_OR_RETURN(const std::string text, ReadJobText(options.file));
   v1::SubmitJobRequest request;
-  ASSIGN_OR_RETURN(*request.mutable_spec(),
-                   spec::ParseJob(text, options.file == "-" ? "<stdin>" : options.file, options.sets));
+  ASSIGN_OR_RETURN(*request.mutable_spec(), spec::ParseJob(text, ShownFile(options.file), options.sets));
   request.set_request_id(NewUuid());
   request.set_dry_run(true);
   const auto client = cli.Connect();

@@ -31,6 +31,12 @@ const char* RestartCause(const AttemptEnd& end) {
   }
 }
 
+// Of restarts that were wished for, by others than the job's user; null: the user's own.
+const char* MoveCause(Reason cause) {
+  if (cause == Reason::kPreempted) return "preempt";
+  return cause == Reason::kDrained || cause == Reason::kResized ? "move" : nullptr;
+}
+
 // A failure that is the node's: it counts against the node, and the job goes elsewhere.
 bool BlamesNode(ExitReason reason) { return reason == ExitReason::kDevice || reason == ExitReason::kStartFailed; }
 
@@ -63,8 +69,7 @@ void Settle(Transaction& tx, Job& job, const std::string& actor) {
     return;
   }
   const AttemptEnd end = CauseOf(job.ranks);
-  const std::int64_t newest = job.checkpoints.empty() ? 0 : job.checkpoints.front().step;
-  const NextMove next = DecideAfterEnd(job, end, newest, tx.options);
+  const NextMove next = DecideAfterEnd(job, end, NewestStep(job), tx.options);
   job.last_slots.clear();
   for (const Rank& rank : job.ranks) job.last_slots.push_back({rank.node, rank.slot});
   if (next.kind == NextMove::Kind::kSucceed) {
@@ -78,11 +83,12 @@ void Settle(Transaction& tx, Job& job, const std::string& actor) {
     job.last_slots.clear();
     const Destination destination = std::exchange(job.destination, Destination::kByOutcome);
     const Reason cause = std::exchange(job.cause, Reason::kNone);
+    const std::string goes_on = "from step " + std::to_string(NewestStep(job));
     if (destination == Destination::kPause) {
-      tx.Move(job, JobState::kPaused, cause, "paused at step " + std::to_string(newest) + ": `vicreg resume` goes on",
-              "PAUSED", actor);
+      tx.Move(job, JobState::kPaused, cause, "paused: `vicreg resume` goes on " + goes_on, "PAUSED", actor);
     } else {
-      Requeue(tx, job, cause, "stopped at step " + std::to_string(newest) + "; queued again, its age kept", actor);
+      if (const char* moved = MoveCause(cause); moved != nullptr) ++job.restarts[moved];
+      Requeue(tx, job, cause, "stopped; queued again, its age kept, to go on " + goes_on, actor);
     }
     return;
   }
@@ -141,9 +147,7 @@ void Requeue(Transaction& tx, Job& job, Reason reason, const std::string& messag
   }
 }
 
-bool HoldsProcesses(const Job& job) {
-  return job.state == JobState::kStarting || job.state == JobState::kRunning || job.state == JobState::kStopping;
-}
+bool HoldsProcesses(const Job& job) { return HoldsSlots(job.state) && job.state != JobState::kReserved; }
 
 void Stop(Transaction& tx, Job& job, Destination destination, Reason cause, double grace_seconds,
           const std::string& message, const std::string& actor) {

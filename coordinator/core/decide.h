@@ -13,6 +13,9 @@
 
 namespace vicreg::core {
 
+// NotFound.
+absl::Status NoJob(const std::string& id);
+
 // ---- users ----
 
 // `job` comes resolved, without id and state. AlreadyExists: the request id was used with other bytes. Returns the

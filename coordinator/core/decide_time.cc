@@ -77,7 +77,7 @@ void Reserve(Transaction& tx, const Placement& placement) {
     rank.incarnation = tx.FindNode(rank.node)->incarnation;
     job.ranks.push_back(rank);
   }
-  job.resumed_step = job.checkpoints.empty() ? 0 : job.checkpoints.front().step;
+  job.resumed_step = NewestStep(job);
   job.deadline = tx.now + tx.options.reservation;
   const std::set<std::string> nodes = NodesOf(job);
   std::string where;
@@ -95,8 +95,6 @@ void Schedule(Transaction& tx) {
   for (const Placement& placement : plan.placements) Reserve(tx, placement);
   for (const Preemption& preemption : plan.preemptions) {
     Job& victim = tx.EditJob(preemption.victim);
-    ++victim.preemptions;
-    ++victim.restarts["preempted"];
     tx.CountPreemption();
     Stop(tx, victim, Destination::kRequeue, Reason::kPreempted, tx.options.stop_grace_seconds, preemption.message,
          "scheduler");

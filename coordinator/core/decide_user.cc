@@ -6,6 +6,10 @@
 
 namespace vicreg::core {
 
+absl::Status NoJob(const std::string& id) {
+  return absl::NotFoundError("no job " + id.substr(0, 80) + ": `vicreg list` shows all");
+}
+
 absl::StatusOr<std::string> Submit(Transaction& tx, Job job, const std::string& new_id, const std::string& request_id,
                                    const std::string& sha256) {
   if (const Request* before = tx.FindRequest(request_id); before != nullptr) {
@@ -23,10 +27,6 @@ absl::StatusOr<std::string> Submit(Transaction& tx, Job job, const std::string& 
 }
 
 namespace {
-
-absl::Status NoJob(const std::string& id) {
-  return absl::NotFoundError("no job " + id.substr(0, 80) + ": `vicreg list` shows all");
-}
 
 absl::Status Ended(const Job& job, const std::string& wish) {
   return absl::FailedPreconditionError("job " + job.id + " is " + Name(job.state) + " and cannot be " + wish +
@@ -86,8 +86,9 @@ absl::Status Hold(Transaction& tx, const Wish& wish) {
   if (found->held) return absl::OkStatus();
   Job& job = tx.EditJob(found->id);
   job.held = true;
-  if (job.state == JobState::kQueued || job.state == JobState::kBackoff) {
+  if (!HoldsProcesses(job) && job.state != JobState::kPaused) {
     job.ranks.clear();
+    job.prepared.clear();
     tx.Move(job, JobState::kPaused, Reason::kHeld, "held " + By(wish) + ": `vicreg release` lets it start", "PAUSED",
             wish.actor);
   } else {

@@ -198,8 +198,7 @@ void OnReport(Transaction& tx, const std::string& node, std::int64_t incarnation
       break;
     case Report::Kind::kCheckpoint: {
       // The newest checkpoint only moves forward, and not at all while the job is on its way back to an older one.
-      const std::int64_t newest = job.checkpoints.empty() ? 0 : job.checkpoints.front().step;
-      if (report.checkpoint.step > newest && job.rollback_to < 0) {
+      if (report.checkpoint.step > NewestStep(job) && job.rollback_to < 0) {
         job.checkpoints.insert(job.checkpoints.begin(), report.checkpoint);
         if (job.checkpoints.size() > static_cast<std::size_t>(std::max(job.checkpoint_keep, 2)))
           job.checkpoints.pop_back();

@@ -6,8 +6,7 @@ std::vector<std::string> Broken(const State& state) {
   std::vector<std::string> broken;
   std::map<std::pair<std::string, int>, std::string> claims;
   for (const auto& [id, job] : state.jobs) {
-    const bool active = job.state == JobState::kReserved || job.state == JobState::kStarting ||
-                        job.state == JobState::kRunning || job.state == JobState::kStopping;
+    const bool active = HoldsSlots(job.state);
     if (active && static_cast<int>(job.ranks.size()) != job.world_size)
       broken.push_back(id + " is " + Name(job.state) + " with part of its gang");
     if (active && job.attempt < 1) broken.push_back(id + " is " + Name(job.state) + " without an attempt");

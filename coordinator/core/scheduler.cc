@@ -12,11 +12,6 @@
 namespace vicreg::core {
 namespace {
 
-bool HoldsSlots(const Job& job) {
-  return job.state == JobState::kReserved || job.state == JobState::kStarting || job.state == JobState::kRunning ||
-         job.state == JobState::kStopping;
-}
-
 // One pass over everybody who waits.
 class Pass {
  public:
@@ -24,7 +19,7 @@ class Pass {
       : state_(state), nodes_(state.Nodes()), preemptions_(state.RecentPreemptions()) {
     for (const Job* job : state.LiveJobs()) {
       if (job->state == JobState::kQueued) pending_.push_back(job);
-      if (HoldsSlots(*job)) running_.push_back(job);
+      if (HoldsSlots(job->state)) running_.push_back(job);
     }
   }
 
@@ -71,18 +66,35 @@ class Pass {
     return pools_.emplace(kind, std::move(pool)).first->second;
   }
 
+  // What it and its queue ask of nodes.
+  Shape ShapeOf(const Job& job) const {
+    Shape shape{job.data_root, job.labels, job.excluded};
+    if (const Queue* queue = state_.FindQueue({job.project, job.queue}); queue != nullptr)
+      shape.labels.insert(shape.labels.end(), queue->labels.begin(), queue->labels.end());
+    return shape;
+  }
+
+  static const Eligible& EligibleOf(Pool& pool, const Shape& shape, int min_world) {
+    const auto [found, added] = pool.eligible.try_emplace({shape, min_world});
+    if (added) found->second = EligibleFor(pool.now, shape, min_world);
+    return found->second;
+  }
+
+  int HeldBy(const Job& job) { return held_[{job.project, job.slot_kind}]; }
+  int QuotaOf(const Job& job) const { return state_.FindProject(job.project).Quota(job.slot_kind); }
+  // Slots that its project's quota leaves.
+  int AllowedTo(const Job& job) {
+    const int quota = QuotaOf(job);
+    return quota < 0 ? INT_MAX : std::max(0, quota - HeldBy(job));
+  }
+
   // Slots it was given; 0: its class waits, and why.
   int Give(const Job& job, const std::string& alike) {
     Pool& pool = PoolOf(job.slot_kind);
     const Queue* queue = state_.FindQueue({job.project, job.queue});
-    Shape shape{job.data_root, job.labels, job.excluded};
-    if (queue != nullptr) shape.labels.insert(shape.labels.end(), queue->labels.begin(), queue->labels.end());
-    const auto [found, added] = pool.eligible.try_emplace({shape, job.min_world});
-    if (added) found->second = EligibleFor(pool.now, shape, job.min_world);
-    const Eligible& eligible = found->second;
-    const int held = held_[{job.project, job.slot_kind}];
-    const int quota = state_.FindProject(job.project).Quota(job.slot_kind);
-    const int allowed = quota < 0 ? INT_MAX : std::max(0, quota - held);
+    const Shape shape = ShapeOf(job);
+    const Eligible& eligible = EligibleOf(pool, shape, job.min_world);
+    const int allowed = AllowedTo(job);
     const Misfit misfit{job, shape, nodes_, pool.now, eligible};
 
     const auto wait = [&](Explanation why) {
@@ -92,7 +104,7 @@ class Pass {
     if (queue != nullptr && !queue->open) return wait(misfit.QueueClosed());
     // What the cluster could not hold even when empty keeps nobody waiting.
     if (auto never = misfit.Never()) return wait(*std::move(never));
-    if (allowed < job.min_world) return wait(misfit.OverQuota(quota, held));
+    if (allowed < job.min_world) return wait(misfit.OverQuota(QuotaOf(job), HeldBy(job)));
 
     std::vector<Slot> slots = SameAgain(job, pool.now, eligible, allowed);
     if (slots.empty()) slots = Pick(pool.now, eligible, job.min_world, std::min(job.max_world, allowed), job.topology);
@@ -155,15 +167,10 @@ class Pass {
       plan_.next_pass = std::min(plan_.next_pass, ripe);
       return;
     }
-    const Queue* queue = state_.FindQueue({job.project, job.queue});
-    Shape shape{job.data_root, job.labels, job.excluded};
-    if (queue != nullptr) shape.labels.insert(shape.labels.end(), queue->labels.begin(), queue->labels.end());
-    const int quota = state_.FindProject(job.project).Quota(job.slot_kind);
-    const int most = quota < 0 ? job.max_world
-                               : std::min(job.max_world, job.world_size + quota - held_[{job.project, job.slot_kind}]);
+    const int most = job.world_size + std::min(job.max_world - job.world_size, AllowedTo(job));
     Slots without = pool.now;
     for (const Rank& rank : job.ranks) without.Free({rank.node, rank.slot});
-    const Eligible eligible = EligibleFor(without, shape, job.min_world);
+    const Eligible eligible = EligibleFor(without, ShapeOf(job), job.min_world);
     const auto slots = Pick(without, eligible, job.min_world, most, job.topology);
     if (static_cast<int>(slots.size()) > job.world_size)
       plan_.growths.push_back({job.id, static_cast<int>(slots.size())});

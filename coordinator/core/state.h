@@ -101,6 +101,8 @@ const char* Name(ExitReason reason);
 const char* Name(JobState state);
 
 bool IsTerminal(JobState state);
+// The ranks of its newest attempt claim their slots.
+bool HoldsSlots(JobState state);
 
 enum class RankState { kAssigned = 0, kSpawned = 1, kConnected = 2, kStepping = 3, kExited = 4, kLost = 5 };
 const char* Name(RankState state);
@@ -180,9 +182,8 @@ struct Job {
   Reason cause = Reason::kNone;                       // why it was asked to stop; fixed until it has settled
   bool held = false;                                  // may not start until it is released
   std::int64_t rollback_to = -1;                      // >= 0: once settled, checkpoints above this step are given up
-  std::vector<Slot> last_slots;    // of the attempt before: a crash returns to them when they are free
-  std::set<std::string> excluded;  // nodes that failed under it
-  std::int64_t preemptions = 0;
+  std::vector<Slot> last_slots;             // of the attempt before: a crash returns to them when they are free
+  std::set<std::string> excluded;           // nodes that failed under it
   std::vector<std::int64_t> infra_ends_us;  // when infrastructure ended an attempt, newest last, wall clock
   int charges = 0;
   std::int64_t resumed_step = 0;  // where the newest attempt started
@@ -203,6 +204,14 @@ struct Job {
   TimePoint checkpoint_time{};  // when the newest checkpoint was committed
   std::uint64_t version = 0;
 };
+
+// Of its newest checkpoint, where the next attempt starts; 0: none.
+inline std::int64_t NewestStep(const Job& job) { return job.checkpoints.empty() ? 0 : job.checkpoints.front().step; }
+
+// Slots it has, had at its end, or would start with.
+inline int SlotsWanted(const Job& job) {
+  return HoldsSlots(job.state) || IsTerminal(job.state) ? job.world_size : job.min_world;
+}
 
 enum class NodeState { kJoining = 1, kReady = 2, kSuspect = 3, kLost = 4, kQuarantined = 5 };
 // What operators want of it, beside what it is.

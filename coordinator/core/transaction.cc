@@ -39,6 +39,11 @@ bool IsTerminal(JobState state) {
   return state == JobState::kSucceeded || state == JobState::kFailed || state == JobState::kCancelled;
 }
 
+bool HoldsSlots(JobState state) {
+  return state == JobState::kReserved || state == JobState::kStarting || state == JobState::kRunning ||
+         state == JobState::kStopping;
+}
+
 namespace {
 
 template <typename T>

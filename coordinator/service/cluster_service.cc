@@ -7,15 +7,6 @@
 #include "coordinator/service/wire.h"
 
 namespace vicreg::service {
-namespace {
-
-bool HoldsSlots(const core::Job& job) {
-  return job.state == core::JobState::kReserved || job.state == core::JobState::kStarting ||
-         job.state == core::JobState::kRunning || job.state == core::JobState::kStopping;
-}
-
-}  // namespace
-
 grpc::ServerUnaryReactor* ClusterService::GetCluster(grpc::CallbackServerContext* context, const v1::GetClusterRequest*,
                                                      v1::GetClusterResponse* response) {
   return gate_.Unary(context, "vicreg.v1.ClusterService/GetCluster",
@@ -86,7 +77,7 @@ grpc::ServerUnaryReactor* ClusterService::ListQueues(grpc::CallbackServerContext
                        for (const core::Job& job : coordinator_.Jobs()) {
                          if (core::IsTerminal(job.state)) continue;
                          v1::Queue& queue = of(job.project, job.queue);
-                         if (HoldsSlots(job)) {
+                         if (core::HoldsSlots(job.state)) {
                            queue.set_running(queue.running() + 1);
                          } else {
                            queue.set_waiting(queue.waiting() + 1);
@@ -124,7 +115,7 @@ grpc::ServerUnaryReactor* ClusterService::ListQuotas(grpc::CallbackServerContext
                          core::Project absent;
                          absent.name = job.project;
                          v1::Quota& quota = quotas.try_emplace(job.project, ToWire(absent)).first->second;
-                         if (!HoldsSlots(job)) continue;
+                         if (!core::HoldsSlots(job.state)) continue;
                          if (job.slot_kind == "gpu") {
                            quota.set_gpu_used(quota.gpu_used() + job.world_size);
                          } else {

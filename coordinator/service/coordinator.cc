@@ -312,15 +312,15 @@ telemetry::ClusterView Coordinator::View(int watchers) const {
         {recent.begin(), recent.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(recent.size(), 40))});
     for (const auto& row : recent) out.step_seconds.push_back(row.step_seconds());
     out.total_steps = job.total_steps;
-    out.slots_wanted = job.world_size;
+    out.slots_wanted = core::SlotsWanted(job);
     for (const core::Rank& rank : job.ranks) {
-      if (core::IsTerminal(job.state) || rank.settled()) continue;
+      if (!core::HoldsSlots(job.state) || rank.settled()) continue;
       ++out.slots_running;
       ++used[rank.node][job.slot_kind];
       ++ranks[rank.node];
     }
     out.restarts = job.restarts;
-    out.checkpoint_step = job.checkpoints.empty() ? 0 : job.checkpoints.front().step;
+    out.checkpoint_step = core::NewestStep(job);
     out.knn = history_->LastKnn(job.id);
     out.ended_us = job.ended_us;
     ++view.jobs_by_state[{out.state, Lower(ShortName(static_cast<v1::Reason>(job.reason)))}];

@@ -12,10 +12,6 @@ namespace {
 
 constexpr int kMaxQueued = 2000;
 
-absl::Status NoJob(const std::string& id) {
-  return absl::NotFoundError("no job " + id.substr(0, 80) + ": `vicreg list` shows all");
-}
-
 // Status messages travel in headers, which hold 8 KiB. Whole lines, and how many were left out.
 absl::Status Abridged(const absl::Status& status) {
   constexpr std::size_t kMost = 4000;
@@ -152,7 +148,7 @@ grpc::ServerUnaryReactor* JobsService::GetJob(grpc::CallbackServerContext* conte
                      [=, this](const rpc::Principal&, const rpc::UnaryDone& done) {
                        const auto job = coordinator_.FindJob(request->id());
                        if (job) *response->mutable_job() = ToWire(*job, coordinator_.history());
-                       done(job ? absl::OkStatus() : NoJob(request->id()));
+                       done(job ? absl::OkStatus() : core::NoJob(request->id()));
                      });
 }
 

@@ -37,10 +37,6 @@ Stream<Response>* Refuse(const absl::Status& why, Fanout& fanout) {
   return Stream<Response>::Begin(std::make_shared<Refused<Response>>(why), fanout);
 }
 
-absl::Status NoJob(const std::string& id) {
-  return absl::NotFoundError("no job " + id.substr(0, 80) + ": `vicreg list` shows all");
-}
-
 bool Ended(Coordinator& coordinator, const std::string& id) {
   const auto job = coordinator.FindJob(id);
   return !job || core::IsTerminal(job->state);
@@ -271,7 +267,7 @@ grpc::ServerWriteReactor<v1::WatchEventsResponse>* JobsService::WatchEvents(grpc
   if (const auto denied = gate_.Check(context, "vicreg.v1.JobsService/WatchEvents"); !denied.ok())
     return Refuse<Response>(denied, fanout_);
   if (!request->id().empty() && !coordinator_.FindJob(request->id()))
-    return Refuse<Response>(NoJob(request->id()), fanout_);
+    return Refuse<Response>(core::NoJob(request->id()), fanout_);
   return Stream<Response>::Begin(std::make_shared<Events>(coordinator_, *request), fanout_);
 }
 
@@ -280,7 +276,7 @@ grpc::ServerWriteReactor<v1::StreamMetricsResponse>* JobsService::StreamMetrics(
   using Response = v1::StreamMetricsResponse;
   if (const auto denied = gate_.Check(context, "vicreg.v1.JobsService/StreamMetrics"); !denied.ok())
     return Refuse<Response>(denied, fanout_);
-  if (!coordinator_.FindJob(request->id())) return Refuse<Response>(NoJob(request->id()), fanout_);
+  if (!coordinator_.FindJob(request->id())) return Refuse<Response>(core::NoJob(request->id()), fanout_);
   std::int64_t after = 0;
   const std::string& token = request->resume_token();
   const auto [end, error] = std::from_chars(token.data(), token.data() + token.size(), after);
@@ -297,7 +293,7 @@ grpc::ServerWriteReactor<v1::WatchJobResponse>* JobsService::WatchJob(grpc::Call
   using Response = v1::WatchJobResponse;
   if (const auto denied = gate_.Check(context, "vicreg.v1.JobsService/WatchJob"); !denied.ok())
     return Refuse<Response>(denied, fanout_);
-  if (!coordinator_.FindJob(request->id())) return Refuse<Response>(NoJob(request->id()), fanout_);
+  if (!coordinator_.FindJob(request->id())) return Refuse<Response>(core::NoJob(request->id()), fanout_);
   return Stream<Response>::Begin(std::make_shared<Progress>(coordinator_, request->id()), fanout_);
 }
 
@@ -307,7 +303,7 @@ grpc::ServerWriteReactor<v1::StreamLogsResponse>* JobsService::StreamLogs(grpc::
   if (const auto denied = gate_.Check(context, "vicreg.v1.JobsService/StreamLogs"); !denied.ok())
     return Refuse<Response>(denied, fanout_);
   const auto job = coordinator_.FindJob(request->id());
-  if (!job) return Refuse<Response>(NoJob(request->id()), fanout_);
+  if (!job) return Refuse<Response>(core::NoJob(request->id()), fanout_);
   const int attempt = request->attempt() == 0 ? job->attempt : request->attempt();
   if (attempt < 1 || attempt > job->attempt || request->rank() < 0 || request->rank() >= job->world_size) {
     return Refuse<Response>(
@@ -337,7 +333,7 @@ grpc::ServerWriteReactor<v1::ExportJobResponse>* JobsService::ExportJob(grpc::Ca
   if (const auto denied = gate_.Check(context, "vicreg.v1.JobsService/ExportJob"); !denied.ok())
     return Refuse<Response>(denied, fanout_);
   const auto job = coordinator_.FindJob(request->id());
-  if (!job) return Refuse<Response>(NoJob(request->id()), fanout_);
+  if (!job) return Refuse<Response>(core::NoJob(request->id()), fanout_);
   if (job->export_path.empty()) {
     return Refuse<Response>(
         absl::FailedPreconditionError("job " + job->id +

@@ -16,7 +16,7 @@ v1::Job ToWire(const core::Job& job, const telemetry::History& history) {
   out.set_message(job.message);
   out.set_attempt(job.attempt);
   out.set_total_steps(job.total_steps);
-  out.set_slots_want(job.world_size);
+  out.set_slots_want(core::SlotsWanted(job));
   out.set_submitted_us(job.submitted_us);
   out.set_started_us(job.started_us);
   out.set_ended_us(job.ended_us);
@@ -27,7 +27,7 @@ v1::Job ToWire(const core::Job& job, const telemetry::History& history) {
   out.set_min_world_size(job.min_world);
   out.set_max_world_size(job.max_world);
   out.set_held(job.held);
-  out.set_preemptions(job.preemptions);
+  if (const auto found = job.restarts.find("preempt"); found != job.restarts.end()) out.set_preemptions(found->second);
   out.set_version(job.events);
   int have = 0;
   for (const core::Rank& rank : job.ranks) {
@@ -39,11 +39,9 @@ v1::Job ToWire(const core::Job& job, const telemetry::History& history) {
     status.set_pid(rank.pid);
     status.set_exit_reason(static_cast<v1::ExitReason>(rank.exit_reason));
     status.set_exit_message(rank.exit_message);
-    const bool claims = job.state != core::JobState::kQueued && job.state != core::JobState::kBackoff &&
-                        job.state != core::JobState::kPaused;
-    if (!rank.settled() && claims) ++have;
+    if (!rank.settled() && core::HoldsSlots(job.state)) ++have;
   }
-  out.set_slots_have(core::IsTerminal(job.state) ? 0 : have);
+  out.set_slots_have(have);
   for (const core::Checkpoint& checkpoint : job.checkpoints) {
     v1::Checkpoint& c = *out.add_checkpoints();
     c.set_attempt(checkpoint.attempt);
@@ -140,9 +138,7 @@ v1::Node ToWire(const core::Node& node, const std::vector<core::Job>& jobs) {
     slots.set_total(node.Slots(kind));
     int used = 0;
     for (const core::Job& job : jobs) {
-      if (core::IsTerminal(job.state) || job.state == core::JobState::kQueued ||
-          job.state == core::JobState::kBackoff || job.slot_kind != kind)
-        continue;
+      if (!core::HoldsSlots(job.state) || job.slot_kind != kind) continue;
       used += static_cast<int>(std::count_if(job.ranks.begin(), job.ranks.end(),
                                              [&](const core::Rank& r) { return r.node == node.name && !r.settled(); }));
     }

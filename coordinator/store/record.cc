@@ -87,7 +87,6 @@ void Visit(Job& j, Field field, Added later) {
   later("rollback_to", j.rollback_to);
   later("last_slots", j.last_slots);
   later("excluded", j.excluded);
-  later("preemptions", j.preemptions);
   later("infra_ends_us", j.infra_ends_us);
 }
 

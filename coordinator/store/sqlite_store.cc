@@ -54,11 +54,6 @@ absl::Status CheckFile(SQLite::Database& database, const std::string& path) {
   return absl::OkStatus();
 }
 
-bool Claims(core::JobState state) {
-  return state == core::JobState::kReserved || state == core::JobState::kStarting ||
-         state == core::JobState::kRunning || state == core::JobState::kStopping;
-}
-
 int StoredAttempt(SQLite::Database& db, const std::string& job_id) {
   SQLite::Statement read(db, "SELECT attempt FROM jobs WHERE id=?");
   read.bind(1, job_id);
@@ -103,7 +98,7 @@ void DropClaims(SQLite::Database& db, const core::Job& job) {
 
 // The primary key refuses a slot that another job still claims.
 void AddClaims(SQLite::Database& db, const core::Job& job) {
-  if (!Claims(job.state)) return;
+  if (!core::HoldsSlots(job.state)) return;
   for (const core::Rank& rank : job.ranks) {
     SQLite::Statement claim(db, "INSERT INTO claims VALUES(?,?,?,?,?,?)");
     claim.bind(1, rank.node);

@@ -3,13 +3,9 @@
 // checked as well.
 
 #include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include <functional>
 
 #include "coordinator/core/preempt.h"
-#include "coordinator/core/scheduler.h"
-#include "tests/coordinator/core_cluster.h"
+#include "tests/coordinator/schedule_fixture.h"
 
 namespace vicreg::core {
 namespace {
@@ -19,55 +15,129 @@ using std::chrono::seconds;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using ::testing::UnorderedElementsAre;
-using Fill = std::function<void(Job&)>;
 
-class Schedule : public ::testing::Test {
- protected:
-  void Add(const std::string& name, int slots, std::vector<std::string> labels = {}) {
-    Registration registration;
-    registration.node.name = name;
-    registration.node.boot_id = "boot of " + name;
-    registration.node.cpu_slots = slots;
-    registration.node.data_roots = {"images"};
-    registration.node.labels = std::move(labels);
-    EXPECT_TRUE(c.Decide([&](Transaction& tx) { return Register(tx, registration); }).ok());
-  }
-  void Wants(
-      const std::string& id, int world, const Fill& fill = [](Job&) {}) {
-    Job job = CoreCluster::Wanted(world);
-    job.name = id;
-    fill(job);
-    EXPECT_TRUE(c.Decide([&](Transaction& tx) { return Submit(tx, job, id, "request of " + id, "sha"); }).ok());
-  }
-  void Runs(
-      const std::string& id, int world, const Fill& fill = [](Job&) {}) {
-    Wants(id, world, fill);
-    c.Plan();
-    ASSERT_EQ(c.job(id).state, JobState::kReserved) << c.why(id).message;
-    c.ConfirmAll(id);
-    c.Step(id);
-    ASSERT_EQ(c.job(id).state, JobState::kRunning);
-  }
-  std::vector<std::string> NodesOfJob(const std::string& id) {
-    std::set<std::string> nodes;
-    for (const Rank& rank : c.job(id).ranks) nodes.insert(rank.node);
-    return {nodes.begin(), nodes.end()};
-  }
-  absl::Status Do(absl::Status (*wish)(Transaction&, const Wish&), const std::string& id) {
-    return c.Decide([&](Transaction& tx) { return wish(tx, {id, "local:test", 30}); });
-  }
-  static Fill Priority(int priority) {
-    return [=](Job& job) { job.priority = priority; };
-  }
-  JobState state(const std::string& id) const { return c.job(id).state; }
+// ---- gangs ----
 
-  CoreCluster c;
-};
+TEST_F(Scheduler, GangGetsAllItsSlotsOrNone) {
+  EXPECT_TRUE(c.AddNode("a", 2).ok());
+  EXPECT_TRUE(c.AddNode("b", 1).ok());
+  c.SubmitJob("job", 4);
+  c.Plan();
+  EXPECT_EQ(c.job("job").state, JobState::kQueued);
+  EXPECT_THAT(c.job("job").ranks, IsEmpty());
+  EXPECT_THAT(c.sent, IsEmpty());
+
+  EXPECT_TRUE(c.AddNode("c", 1).ok());
+  c.Plan();
+  EXPECT_EQ(c.job("job").state, JobState::kReserved);
+  EXPECT_EQ(c.job("job").attempt, 1);
+  ASSERT_EQ(c.job("job").ranks.size(), 4u);
+  EXPECT_THAT(c.SentTo<SendPrepare>(), ElementsAre("a", "b", "c"));
+}
+
+TEST_F(Scheduler, OlderJobGoesFirstAndYoungerOnesSayWhomTheyWaitFor) {
+  EXPECT_TRUE(c.AddNode("a", 2).ok());
+  c.SubmitJob("first", 1);
+  c.Plan();
+  c.SubmitJob("second", 2);
+  c.SubmitJob("third", 1);  // would fit, but would make the second wait for ever
+  c.Plan();
+  EXPECT_EQ(c.job("second").state, JobState::kQueued);
+  EXPECT_EQ(c.why("second").reason, Reason::kSlotsInUse);
+  EXPECT_THAT(c.why("second").message, HasSubstr("1 of 2 are free"));
+  EXPECT_EQ(c.job("third").state, JobState::kQueued);
+  EXPECT_EQ(c.why("third").reason, Reason::kQueuedBehind);
+  EXPECT_THAT(c.why("third").message, HasSubstr("second"));
+
+  c.ConfirmAll("first");
+  c.ExitAll("first", ExitReason::kCompleted);
+  c.Plan();
+  EXPECT_EQ(c.job("second").state, JobState::kReserved);
+  EXPECT_EQ(c.job("third").state, JobState::kQueued);
+}
+
+TEST_F(Scheduler, JobTooWideForTheClusterSaysWhatIsMissingAndBlocksNobody) {
+  EXPECT_TRUE(c.AddNode("a", 2).ok());
+  c.SubmitJob("wide", 5);
+  c.SubmitJob("narrow", 2);
+  c.Plan();
+  EXPECT_EQ(c.why("wide").reason, Reason::kNotEnoughSlots);
+  EXPECT_THAT(c.why("wide").message, HasSubstr("needs 5 cpu slots; the cluster has 2"));
+  EXPECT_THAT(c.why("wide").message, HasSubstr("add 3 more"));
+  EXPECT_EQ(c.job("narrow").state, JobState::kReserved);
+}
+
+TEST_F(Scheduler, WhatIsMissingIsSaidByName) {
+  c.SubmitJob("job", 1, "photos");
+  c.Plan();
+  EXPECT_EQ(c.why("job").reason, Reason::kNoNodes);
+  EXPECT_THAT(c.why("job").message, HasSubstr("no node is ready"));
+  EXPECT_TRUE(c.AddNode("a", 1, {"images"}).ok());
+  c.Plan();
+  EXPECT_EQ(c.why("job").reason, Reason::kDataRootMissing);
+  EXPECT_THAT(c.why("job").message, HasSubstr("photos"));
+  EXPECT_THAT(c.why("job").message, HasSubstr("offered: images"));
+  EXPECT_TRUE(c.AddNode("b", 1, {"photos"}).ok());
+  c.Plan();
+  EXPECT_EQ(c.job("job").state, JobState::kReserved);
+  EXPECT_EQ(c.job("job").ranks[0].node, "b");
+}
+
+TEST_F(Scheduler, SameReasonTwiceIsNotAChange) {
+  c.SubmitJob("job", 1);
+  c.Plan();
+  c.Decide([](Transaction& tx) {
+    Schedule(tx);
+    EXPECT_FALSE(tx.changed());
+    return 0;
+  });
+}
+
+TEST_F(Scheduler, OneNodeIsPreferredAndTheFullestThatFits) {
+  EXPECT_TRUE(c.AddNode("large", 4).ok());
+  EXPECT_TRUE(c.AddNode("medium", 2).ok());
+  EXPECT_TRUE(c.AddNode("small", 1).ok());
+  c.SubmitJob("pair", 2);
+  c.Plan();
+  for (const Rank& rank : c.job("pair").ranks) EXPECT_EQ(rank.node, "medium");
+  c.SubmitJob("five", 5);  // no node fits: most room first
+  c.Plan();
+  const std::vector<Rank>& ranks = c.job("five").ranks;
+  ASSERT_EQ(ranks.size(), 5u);
+  EXPECT_EQ(ranks[0].node, "large");
+  EXPECT_EQ(ranks[3].node, "large");
+  EXPECT_EQ(ranks[4].node, "small");
+}
+
+TEST_F(Scheduler, NothingIsPlacedOnANodeThatIsNotReady) {
+  EXPECT_TRUE(c.AddNode("a", 2).ok());
+  c.Pass(seconds(6));
+  ASSERT_EQ(c.node("a"), NodeState::kSuspect);
+  c.SubmitJob("job", 1);
+  c.Plan();
+  EXPECT_EQ(c.job("job").state, JobState::kQueued);
+  EXPECT_EQ(c.why("job").reason, Reason::kNoNodes);
+  EXPECT_TRUE(c.Beat("a").ok());
+  c.Plan();
+  EXPECT_EQ(c.job("job").state, JobState::kReserved);
+}
+
+TEST_F(Scheduler, SlotOfALostRankStaysTakenUntilItsAttemptIsSettled) {
+  c.JobIn(JobState::kRunning, "job", 2);  // both on node a
+  ASSERT_EQ(c.job("job").ranks[1].node, "a");
+  EXPECT_TRUE(c.Reconnect("a", {{"job", 1, 0}}).ok());  // rank 1 is gone
+  ASSERT_EQ(c.job("job").state, JobState::kStopping);
+  c.SubmitJob("other", 3);
+  c.Plan();
+  EXPECT_EQ(c.job("other").state, JobState::kQueued);
+  c.ExitAll("job", ExitReason::kAborted);
+  c.Plan();
+  EXPECT_EQ(c.job("other").state, JobState::kReserved);
+}
 
 // ---- order ----
 
-TEST_F(Schedule, HigherPriorityChoosesFirstAndAgeDecidesAmongEquals) {
+TEST_F(Scheduler, HigherPriorityChoosesFirstAndAgeDecidesAmongEquals) {
   Add("a", 1);
   Wants("old", 1);
   Wants("older than urgent", 1, Priority(5));
@@ -78,7 +148,7 @@ TEST_F(Schedule, HigherPriorityChoosesFirstAndAgeDecidesAmongEquals) {
   EXPECT_EQ(c.why("old").reason, Reason::kSlotsInUse);
 }
 
-TEST_F(Schedule, ProjectsShareByWeight) {
+TEST_F(Scheduler, ProjectsShareByWeight) {
   Add("a", 8);
   EXPECT_TRUE(c.Decide([](Transaction& tx) { return SetProject(tx, {"heavy", -1, -1, 3}); }).ok());
   for (int i = 0; i < 8; ++i) Wants("light " + std::to_string(i), 1, [](Job& j) { j.project = "light"; });
@@ -90,7 +160,7 @@ TEST_F(Schedule, ProjectsShareByWeight) {
   EXPECT_EQ(light, 2);
 }
 
-TEST_F(Schedule, QuotaHoldsAndSaysSo) {
+TEST_F(Scheduler, QuotaHoldsAndSaysSo) {
   Add("a", 4);
   EXPECT_TRUE(c.Decide([](Transaction& tx) { return SetProject(tx, {"default", 3, -1, 1}); }).ok());
   Runs("first", 2);
@@ -105,7 +175,7 @@ TEST_F(Schedule, QuotaHoldsAndSaysSo) {
   EXPECT_EQ(state("second"), JobState::kReserved);
 }
 
-TEST_F(Schedule, ClosedQueueKeepsItsJobsWaiting) {
+TEST_F(Scheduler, ClosedQueueKeepsItsJobsWaiting) {
   Add("a", 2);
   EXPECT_TRUE(c.Decide([](Transaction& tx) { return SetQueue(tx, {"default", "night", false, -10, 10, {}}); }).ok());
   Wants("job", 1, [](Job& j) { j.queue = "night"; });
@@ -118,7 +188,7 @@ TEST_F(Schedule, ClosedQueueKeepsItsJobsWaiting) {
 
 // ---- where ----
 
-TEST_F(Schedule, GangStaysOnOneNodeThenInOneRackThenOnFewestNodes) {
+TEST_F(Scheduler, GangStaysOnOneNodeThenInOneRackThenOnFewestNodes) {
   Add("a1", 2, {"rack=a"});
   Add("a2", 2, {"rack=a"});
   Add("b1", 3, {"rack=b"});
@@ -131,7 +201,7 @@ TEST_F(Schedule, GangStaysOnOneNodeThenInOneRackThenOnFewestNodes) {
   EXPECT_THAT(NodesOfJob("four"), ElementsAre("a1", "a2"));
 }
 
-TEST_F(Schedule, RequiredTopologyWaitsRatherThanSpread) {
+TEST_F(Scheduler, RequiredTopologyWaitsRatherThanSpread) {
   Add("a", 2);
   Add("b", 2);
   Runs("in a", 1);
@@ -151,7 +221,7 @@ TEST_F(Schedule, RequiredTopologyWaitsRatherThanSpread) {
   EXPECT_THAT(NodesOfJob("pair"), ElementsAre("a"));
 }
 
-TEST_F(Schedule, LabelsOfJobAndQueueChooseNodes) {
+TEST_F(Scheduler, LabelsOfJobAndQueueChooseNodes) {
   Add("plain", 2);
   Add("fast", 2, {"cpu=zen4"});
   Wants("job", 1, [](Job& j) { j.labels = {"cpu=zen4"}; });
@@ -168,7 +238,7 @@ TEST_F(Schedule, LabelsOfJobAndQueueChooseNodes) {
   EXPECT_THAT(c.why("none").message, HasSubstr("there are: cpu=zen4"));
 }
 
-TEST_F(Schedule, CrashReturnsToTheSameSlotsAndABlamedNodeIsLeft) {
+TEST_F(Scheduler, CrashReturnsToTheSameSlotsAndABlamedNodeIsLeft) {
   Add("a", 1);
   Add("b", 1);
   Runs("job", 1);
@@ -183,7 +253,7 @@ TEST_F(Schedule, CrashReturnsToTheSameSlotsAndABlamedNodeIsLeft) {
   EXPECT_EQ(c.state.nodes.at(node).strikes.size(), 1u);
 }
 
-TEST_F(Schedule, JobsOfOneShapeAndDifferentSizesAreJudgedEachByItsOwn) {
+TEST_F(Scheduler, JobsOfOneShapeAndDifferentSizesAreJudgedEachByItsOwn) {
   Add("a", 1);
   Add("b", 1);
   Runs("runs", 1);
@@ -196,7 +266,7 @@ TEST_F(Schedule, JobsOfOneShapeAndDifferentSizesAreJudgedEachByItsOwn) {
 
 // ---- earmarks and backfill ----
 
-TEST_F(Schedule, WideJobIsNotStarvedAndOthersUseTheRest) {
+TEST_F(Scheduler, WideJobIsNotStarvedAndOthersUseTheRest) {
   Add("a", 4);
   Add("b", 2);
   Runs("runs", 3);  // on a
@@ -213,7 +283,7 @@ TEST_F(Schedule, WideJobIsNotStarvedAndOthersUseTheRest) {
   EXPECT_EQ(state("late"), JobState::kQueued);
 }
 
-TEST_F(Schedule, OneThatFitsStartsBeforeThousandsThatDoNot) {
+TEST_F(Scheduler, OneThatFitsStartsBeforeThousandsThatDoNot) {
   Add("a", 2);
   for (int i = 0; i < 300; ++i) {
     Wants("never " + std::to_string(i), 3 + i % 5, Priority(i % 3));
@@ -224,16 +294,19 @@ TEST_F(Schedule, OneThatFitsStartsBeforeThousandsThatDoNot) {
   EXPECT_LE(c.state.waiting.size(), 15u) << "jobs alike are one class";
 }
 
-TEST_F(Schedule, FirstPassOfACoordinatorIsAtOnce) {
+TEST_F(Scheduler, FirstPassOfACoordinatorIsAtOnce) {
   c.Decide([](Transaction& tx) {
     EXPECT_TRUE(tx.NeedsPass());
     Schedule(tx);
     return 0;
   });
-  c.Decide([](Transaction& tx) { return EXPECT_FALSE(tx.NeedsPass()), 0; });
+  c.Decide([](Transaction& tx) {
+    EXPECT_FALSE(tx.NeedsPass());
+    return 0;
+  });
 }
 
-TEST_F(Schedule, NoPassIsNeededWhereNothingHappened) {
+TEST_F(Scheduler, NoPassIsNeededWhereNothingHappened) {
   Add("a", 1);
   Wants("job", 2);
   c.Plan();
@@ -256,7 +329,7 @@ TEST_F(Schedule, NoPassIsNeededWhereNothingHappened) {
 
 // ---- preemption ----
 
-TEST_F(Schedule, StopsTheCheapestGangsThatAreEnoughAfterTheirMinimum) {
+TEST_F(Scheduler, StopsTheCheapestGangsThatAreEnoughAfterTheirMinimum) {
   Add("a", 2);
   Add("b", 2);
   Runs("dear", 2);
@@ -276,13 +349,13 @@ TEST_F(Schedule, StopsTheCheapestGangsThatAreEnoughAfterTheirMinimum) {
   c.ExitAll("dear", ExitReason::kStopped);
   EXPECT_EQ(state("dear"), JobState::kQueued);
   EXPECT_EQ(c.job("dear").charges, 0);
-  EXPECT_EQ(c.job("dear").preemptions, 1);
+  EXPECT_EQ(c.job("dear").restarts.at("preempt"), 1);
   c.Plan();
   EXPECT_EQ(state("urgent"), JobState::kReserved);
   EXPECT_EQ(state("dear"), JobState::kQueued);
 }
 
-TEST_F(Schedule, CostIsWhatWouldBeLostSinceTheCheckpoint) {
+TEST_F(Scheduler, CostIsWhatWouldBeLostSinceTheCheckpoint) {
   Add("a", 2);
   Runs("saved", 1);
   Runs("unsaved", 1);
@@ -297,7 +370,7 @@ TEST_F(Schedule, CostIsWhatWouldBeLostSinceTheCheckpoint) {
   EXPECT_EQ(state("unsaved"), JobState::kRunning);
 }
 
-TEST_F(Schedule, NobodyIsStoppedInVainOrForAnEqualOrBeyondTheBudget) {
+TEST_F(Scheduler, NobodyIsStoppedInVainOrForAnEqualOrBeyondTheBudget) {
   Add("a", 2);
   Add("b", 2);
   Runs("low", 1);
@@ -322,7 +395,7 @@ TEST_F(Schedule, NobodyIsStoppedInVainOrForAnEqualOrBeyondTheBudget) {
   EXPECT_EQ(state("low"), JobState::kStopping);
 }
 
-TEST_F(Schedule, PassIsMadeWhenTheHourOfTheBudgetIsOver) {
+TEST_F(Scheduler, PassIsMadeWhenTheHourOfTheBudgetIsOver) {
   c.options.preemptions_per_hour = 2;
   Add("a", 3);
   for (const std::string id : {"one", "two", "three"}) Runs(id, 1);
@@ -335,7 +408,7 @@ TEST_F(Schedule, PassIsMadeWhenTheHourOfTheBudgetIsOver) {
   c.Plan();
   c.ConfirmAll("urgent");
   c.Step("urgent");
-  c.PassWithHeartbeats(minutes(11));  // now everybody has had their ten minutes
+  c.PassWithHeartbeats(minutes(11));     // now everybody has had their ten minutes
   Wants("more urgent", 2, Priority(2));  // needs two, one is left
   c.Plan();
   EXPECT_EQ(c.state.next_pass, first + std::chrono::hours(1));
@@ -343,7 +416,7 @@ TEST_F(Schedule, PassIsMadeWhenTheHourOfTheBudgetIsOver) {
   EXPECT_EQ(c.why("more urgent").reason, Reason::kPreempting);
 }
 
-TEST_F(Schedule, BudgetHoldsForAllKindsOfSlotsTogether) {
+TEST_F(Scheduler, BudgetHoldsForAllKindsOfSlotsTogether) {
   c.options.preemptions_per_hour = 1;
   Registration registration;
   registration.node.name = "a";
@@ -361,7 +434,7 @@ TEST_F(Schedule, BudgetHoldsForAllKindsOfSlotsTogether) {
 
 // ---- elastic ----
 
-TEST_F(Schedule, StartsWithWhatFitsAndGrowsWhenNobodyWaits) {
+TEST_F(Scheduler, StartsWithWhatFitsAndGrowsWhenNobodyWaits) {
   Add("a", 4);
   Runs("other", 2);
   Runs("elastic", 1, [](Job& j) { j.max_world = 4; });
@@ -378,7 +451,7 @@ TEST_F(Schedule, StartsWithWhatFitsAndGrowsWhenNobodyWaits) {
   EXPECT_EQ(c.job("elastic").charges, 0);
 }
 
-TEST_F(Schedule, NeverExceedsItsMostAndNeverGrowsWhileSomebodyWaits) {
+TEST_F(Scheduler, NeverExceedsItsMostAndNeverGrowsWhileSomebodyWaits) {
   Add("a", 3);
   Runs("elastic", 1, [](Job& j) { j.max_world = 2; });
   EXPECT_EQ(c.job("elastic").world_size, 2);
@@ -388,286 +461,6 @@ TEST_F(Schedule, NeverExceedsItsMostAndNeverGrowsWhileSomebodyWaits) {
   c.PassWithHeartbeats(minutes(30));
   EXPECT_EQ(state("elastic"), JobState::kRunning);
   EXPECT_EQ(c.why("waits").reason, Reason::kSlotsInUse);
-}
-
-// ---- users ----
-
-TEST_F(Schedule, PauseAndResumeKeepItsPlaceAndChargeNothing) {
-  Add("a", 2);
-  Runs("job", 2);
-  Wants("next", 2);
-  c.Save("job", 20);
-  EXPECT_TRUE(Do(Pause, "job").ok());
-  EXPECT_EQ(state("job"), JobState::kStopping);
-  EXPECT_THAT(c.SentTo<SendStop>(), ElementsAre("a"));
-  EXPECT_EQ(Do(Resume, "job").code(), absl::StatusCode::kFailedPrecondition);
-  c.ExitAll("job", ExitReason::kStopped);
-  EXPECT_EQ(state("job"), JobState::kPaused);
-  EXPECT_THAT(c.job("job").message, HasSubstr("step 20"));
-  EXPECT_TRUE(Do(Pause, "job").ok());
-  EXPECT_THAT(c.events, IsEmpty());
-  EXPECT_TRUE(Do(Resume, "job").ok());
-  c.Plan();
-  EXPECT_EQ(state("job"), JobState::kReserved) << "it is older than the next";
-  EXPECT_EQ(c.job("job").resumed_step, 20);
-  EXPECT_EQ(c.job("job").charges, 0);
-}
-
-TEST_F(Schedule, CancelWhilePausingCancels) {
-  Add("a", 1);
-  Runs("job", 1);
-  EXPECT_TRUE(Do(Pause, "job").ok());
-  EXPECT_TRUE(Do(Cancel, "job").ok());
-  EXPECT_TRUE(Do(Pause, "job").ok());
-  c.ExitAll("job", ExitReason::kStopped);
-  EXPECT_EQ(state("job"), JobState::kCancelled);
-}
-
-TEST_F(Schedule, HeldJobRunsOnAndDoesNotStartAgain) {
-  Add("a", 1);
-  Runs("job", 1);
-  EXPECT_TRUE(Do(Hold, "job").ok());
-  EXPECT_EQ(state("job"), JobState::kRunning);
-  EXPECT_TRUE(Do(RequeueJob, "job").ok());
-  c.ExitAll("job", ExitReason::kStopped);
-  EXPECT_EQ(state("job"), JobState::kPaused);
-  EXPECT_EQ(c.job("job").reason, Reason::kHeld);
-  EXPECT_EQ(Do(Resume, "job").code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_TRUE(Do(Release, "job").ok());
-  c.Plan();
-  EXPECT_EQ(state("job"), JobState::kReserved);
-}
-
-TEST_F(Schedule, RestartFromAnOlderCheckpointGivesLaterOnesUp) {
-  Add("a", 1);
-  Runs("job", 1);
-  for (const int step : {10, 20, 30}) c.Save("job", step);
-  const auto restart = [&](std::int64_t step) {
-    return c.Decide([&](Transaction& tx) { return Restart(tx, {"job", "local:test", 5}, step); });
-  };
-  EXPECT_THAT(std::string(restart(15).message()), HasSubstr("30, 20, 10"));
-  EXPECT_TRUE(restart(20).ok());
-  EXPECT_THAT(c.SentTo<SendAbort>(), ElementsAre("a")) << "nothing is saved that will be given up";
-  for (const int step : {40, 50}) c.Save("job", step);  // were on their way
-  c.ExitAll("job", ExitReason::kStopped);
-  c.Plan();
-  EXPECT_EQ(c.job("job").resumed_step, 20);
-  EXPECT_EQ(c.job("job").checkpoints.size(), 2u) << "20 and 10";
-}
-
-TEST_F(Schedule, ResizeKeepsTheBatchAndRefusesMoreRanksThanRows) {
-  Add("a", 4);
-  Runs("job", 2);
-  const auto resize = [&](int world) {
-    return c.Decide([&](Transaction& tx) { return Resize(tx, {"job", "local:test", 5}, world); });
-  };
-  EXPECT_EQ(resize(0).code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(resize(1025).code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_TRUE(resize(4).ok());
-  c.ExitAll("job", ExitReason::kStopped);
-  c.Plan();
-  EXPECT_EQ(c.job("job").world_size, 4);
-  EXPECT_EQ(c.job("job").batch_size, 1024);
-}
-
-TEST_F(Schedule, PriorityStaysWithinTheQueueAndWakesTheScheduler) {
-  Add("a", 1);
-  EXPECT_TRUE(c.Decide([](Transaction& tx) { return SetQueue(tx, {"default", "default", true, -5, 5, {}}); }).ok());
-  Runs("runs", 1);
-  Wants("first", 1);
-  Wants("second", 1);
-  const auto set = [&](int priority) {
-    return c.Decide([&](Transaction& tx) {
-      const absl::Status status = SetPriority(tx, {"second", "local:test"}, priority);
-      EXPECT_EQ(tx.NeedsPass(), status.ok());
-      return status;
-    });
-  };
-  c.Plan();
-  EXPECT_THAT(std::string(set(6).message()), HasSubstr("takes -5 to 5"));
-  EXPECT_TRUE(set(5).ok());
-  c.ExitAll("runs", ExitReason::kCompleted);
-  c.Plan();
-  EXPECT_EQ(state("second"), JobState::kReserved);
-}
-
-TEST_F(Schedule, StaleWishIsRefusedAndChangesNothing) {
-  Add("a", 1);
-  Runs("job", 1);
-  const std::int64_t seen = c.job("job").events;
-  c.Save("job", 10);
-  const auto pause = [&](std::int64_t version) {
-    return c.Decide([&](Transaction& tx) { return Pause(tx, {"job", "local:test", 5, "", version}); });
-  };
-  EXPECT_EQ(pause(seen).code(), absl::StatusCode::kAborted);
-  EXPECT_EQ(state("job"), JobState::kRunning);
-  EXPECT_TRUE(pause(seen + 1).ok());
-}
-
-TEST_F(Schedule, RequestOfAChangeIsDecidedOnce) {
-  Add("a", 1);
-  Runs("job", 1);
-  int decided = 0;
-  const auto once = [&](const std::string& sha) {
-    return c.Decide(
-        [&](Transaction& tx) { return Once(tx, "request", sha, "job", [&] { return ++decided, absl::OkStatus(); }); });
-  };
-  EXPECT_TRUE(once("sha").ok());
-  EXPECT_TRUE(once("sha").ok());
-  EXPECT_EQ(decided, 1);
-  EXPECT_EQ(once("other").code(), absl::StatusCode::kAlreadyExists);
-}
-
-TEST_F(Schedule, PlanSaysWhereOrWhyNotAndChangesNothing) {
-  Add("a", 2);
-  Runs("low", 1);
-  const auto plan = [&](int world, int priority) {
-    Job job = CoreCluster::Wanted(world);
-    job.priority = priority;
-    return c.Decide([&](Transaction& tx) {
-      Foreseen foreseen = PlanOf(tx, job);
-      EXPECT_FALSE(tx.changed());
-      return foreseen;
-    });
-  };
-  EXPECT_THAT(plan(1, 0).slots, ElementsAre(Slot{"a", 1}));
-  EXPECT_EQ(plan(2, 0).why.reason, Reason::kSlotsInUse);
-  EXPECT_EQ(plan(3, 0).why.reason, Reason::kNotEnoughSlots);
-  c.PassWithHeartbeats(minutes(11));
-  EXPECT_THAT(plan(2, 1).displaces, ElementsAre("low"));
-  EXPECT_EQ(state("low"), JobState::kRunning);
-}
-
-// ---- nodes ----
-
-TEST_F(Schedule, CordonedNodeGetsNothingNewAndADrainedOneIsEmptied) {
-  Add("a", 2);
-  const auto set = [&](const std::string& node, AdminState admin) {
-    return c.Decide([&](Transaction& tx) { return SetNodeAdmin(tx, node, admin, 60, "local:op"); });
-  };
-  EXPECT_EQ(set("nobody", AdminState::kDraining).code(), absl::StatusCode::kNotFound);
-  Runs("job", 1);
-  EXPECT_TRUE(set("a", AdminState::kCordoned).ok());
-  Wants("next", 1);
-  c.Plan();
-  EXPECT_EQ(c.why("next").reason, Reason::kNoNodes);
-  EXPECT_THAT(c.why("next").message, HasSubstr("cordoned"));
-  EXPECT_EQ(state("job"), JobState::kRunning);
-  EXPECT_TRUE(set("a", AdminState::kDraining).ok());
-  EXPECT_EQ(c.job("job").reason, Reason::kDrained);
-  c.ExitAll("job", ExitReason::kStopped);
-  EXPECT_EQ(state("job"), JobState::kQueued);
-  EXPECT_EQ(c.job("job").charges, 0);
-  EXPECT_TRUE(c.Reconnect("a").ok());
-  EXPECT_EQ(c.state.nodes.at("a").admin, AdminState::kDraining) << "an operator's wish outlives a connection";
-  EXPECT_TRUE(set("a", AdminState::kOpen).ok());
-  c.Plan();
-  EXPECT_EQ(state("job"), JobState::kReserved);
-}
-
-TEST_F(Schedule, NodeThatFailsTwoJobsIsQuarantinedButNeverMoreThanAFifthOfThem) {
-  for (int i = 0; i < 5; ++i) Add("n" + std::to_string(i), 1);
-  const auto fail = [&](const std::string& id, const std::string& node) {
-    c.Decide([&](Transaction& tx) {
-      for (const auto& [name, n] : c.state.nodes)
-        EXPECT_TRUE(SetNodeAdmin(tx, name, name == node ? AdminState::kOpen : AdminState::kCordoned, 1, "op").ok());
-      return 0;
-    });
-    Runs(id, 1);
-    c.Exit(id, 0, ExitReason::kDevice);
-    EXPECT_TRUE(Do(Cancel, id).ok());
-  };
-  // Opening clears strikes, so a node is opened before its first failure only.
-  for (const std::string node : {"n0", "n1"}) {
-    fail("one on " + node, node);
-    Runs("two on " + node, 1);
-    c.Exit("two on " + node, 0, ExitReason::kDevice);
-    EXPECT_TRUE(Do(Cancel, "two on " + node).ok());
-  }
-  EXPECT_EQ(c.node("n0"), NodeState::kQuarantined);
-  EXPECT_EQ(c.node("n1"), NodeState::kReady);
-  EXPECT_THAT(c.state.nodes.at("n1").message, HasSubstr("more than a fifth"));
-  EXPECT_TRUE(c.Decide([](Transaction& tx) { return SetNodeAdmin(tx, "n0", AdminState::kOpen, 1, "op"); }).ok());
-  EXPECT_EQ(c.node("n0"), NodeState::kReady);
-}
-
-// ---- the restart policy ----
-
-TEST_F(Schedule, ManyEndsByInfrastructureHoldTheJob) {
-  Add("a", 1);
-  Wants("job", 1);
-  for (int i = 0; i < 6; ++i) {
-    c.PassWithHeartbeats(seconds(2));
-    ASSERT_EQ(state("job"), JobState::kReserved) << i;
-    c.ConfirmAll("job");
-    c.Exit("job", 0, ExitReason::kStorage);
-  }
-  EXPECT_EQ(state("job"), JobState::kPaused);
-  EXPECT_EQ(c.job("job").reason, Reason::kInfraHold);
-  EXPECT_TRUE(Do(Resume, "job").ok());
-  c.Plan();
-  EXPECT_EQ(state("job"), JobState::kReserved);
-}
-
-TEST_F(Schedule, OutOfMemoryIsTriedOnceMore) {
-  Add("a", 1);
-  Runs("job", 1);
-  c.Exit("job", 0, ExitReason::kHostOom);
-  EXPECT_EQ(state("job"), JobState::kBackoff);
-  c.PassWithHeartbeats(seconds(2));
-  c.ConfirmAll("job");
-  c.Save("job", 10);  // progress does not make it larger memory
-  c.Exit("job", 0, ExitReason::kHostOom);
-  EXPECT_EQ(state("job"), JobState::kFailed);
-  EXPECT_EQ(c.job("job").reason, Reason::kOutOfMemory);
-}
-
-// ---- what is refused ----
-
-TEST_F(Schedule, QueueAndQuotaProblemsAreSaidAtOnce) {
-  const auto check = [&](const Fill& fill) {
-    Job job = CoreCluster::Wanted(4);
-    fill(job);
-    return c.Decide([&](Transaction& tx) { return CheckQueue(tx, job); });
-  };
-  EXPECT_TRUE(check([](Job&) {}).ok());
-  EXPECT_TRUE(c.Decide([](Transaction& tx) { return SetProject(tx, {"default", 3, -1, 1}); }).ok());
-  const std::string both(check([](Job& j) { j.queue = "night"; }).message());
-  EXPECT_THAT(both, HasSubstr("queue: found night"));
-  EXPECT_THAT(both, HasSubstr("may hold 3 cpu slots"));
-  EXPECT_TRUE(c.Decide([](Transaction& tx) { return SetQueue(tx, {"default", "night", true, 0, 9, {}}); }).ok());
-  EXPECT_THAT(std::string(check([](Job& j) {
-                            j.queue = "night";
-                            j.priority = 10;
-                          }).message()),
-              HasSubstr("takes 0 to 9"));
-  for (const Queue& bad :
-       {Queue{"p", "q", true, -1001, 5, {}}, Queue{"p", "q", true, 0, 1001, {}}, Queue{"p", "q", true, 6, 5, {}}}) {
-    EXPECT_EQ(c.Decide([&](Transaction& tx) { return SetQueue(tx, bad); }).code(), absl::StatusCode::kInvalidArgument);
-  }
-  for (const Project& bad : {Project{"p", -2, -1, 1}, Project{"p", -1, 1000001, 1}, Project{"p", -1, -1, 0}}) {
-    EXPECT_EQ(c.Decide([&](Transaction& tx) { return SetProject(tx, bad); }).code(),
-              absl::StatusCode::kInvalidArgument);
-  }
-}
-
-TEST_F(Schedule, LimitOfQueuesAndProjectsRefusesNewOnesOnly) {
-  const auto queue = [&](const std::string& project, const std::string& name) {
-    return c.Decide([&](Transaction& tx) { return SetQueue(tx, {project, name, true, 0, 0, {}}); });
-  };
-  const auto project = [&](const std::string& name) {
-    return c.Decide([&](Transaction& tx) { return SetProject(tx, {name, 1, -1, 1}); });
-  };
-  for (int i = 0; i < 1000; ++i) {
-    const std::string name = "n" + std::to_string(i);
-    ASSERT_TRUE(queue("p", name).ok());
-    ASSERT_TRUE(project(name).ok());
-  }
-  EXPECT_TRUE(queue("p", "n7").ok());
-  EXPECT_TRUE(project("n7").ok());
-  EXPECT_THAT(std::string(queue("p", "new").message()), HasSubstr("found 1000, the limit"));
-  EXPECT_EQ(queue("p", "default").code(), absl::StatusCode::kInvalidArgument) << "it is not stored yet";
-  EXPECT_THAT(std::string(project("new").message()), HasSubstr("found 1000, the limit"));
 }
 
 }  // namespace

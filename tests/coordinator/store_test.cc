@@ -106,7 +106,7 @@ bool Same(const core::Job& a, const core::Job& b) {
                     j.charges, j.resumed_step, j.total_steps, j.substituted_step, j.export_path, j.events,
                     j.submitted_us, j.started_us, j.ended_us, j.restarts, j.project, j.queue, j.priority, j.labels,
                     j.min_world, j.max_world, j.batch_size, j.cause, j.held, j.rollback_to, j.last_slots, j.excluded,
-                    j.preemptions, j.infra_ends_us);
+                    j.infra_ends_us);
   };
   const auto equal = [](const auto& x, const auto& y) { return Same(x, y); };
   return all(a) == all(b) && a.topology == b.topology &&
@@ -236,7 +236,6 @@ TEST(Record, EveryFieldIsReadBackEqual) {
   job.rollback_to = 100;
   job.last_slots = {{"a", 1}, {"b", 2}};
   job.excluded = {"c"};
-  job.preemptions = 3;
   job.infra_ends_us = {5, 6};
   job.project = "vision";
   job.queue = "night";
@@ -269,9 +268,8 @@ TEST(Record, EveryFieldIsReadBackEqual) {
   EXPECT_EQ(read.ranks.at(1).nonfinite_step, 0);
   EXPECT_EQ(read.message, job.message);
   // Written before gangs could have other sizes, and a stop another end than a cancel.
-  for (const char* key :
-       {"project", "queue", "priority", "labels", "topology", "min_world", "max_world", "batch_size", "destination",
-        "cause", "held", "rollback_to", "last_slots", "excluded", "preemptions", "infra_ends_us"})
+  for (const char* key : {"project", "queue", "priority", "labels", "topology", "min_world", "max_world", "batch_size",
+                          "destination", "cause", "held", "rollback_to", "last_slots", "excluded", "infra_ends_us"})
     ASSERT_EQ(older.erase(key), 1u) << key;
   older["cancel"] = true;
   const core::Job oldest = JobFromRecord(older.dump(), job.spec);

@@ -624,14 +624,29 @@ class Walk {
 
   // ---- the end ----
 
+  // Only what the cluster could not hold even when empty may wait now.
   bool AtRest() {
     return std::all_of(state_.live.begin(), state_.live.end(), [&](const auto& key) {
       const Job& job = state_.jobs.at(key.second);
-      if (job.state == JobState::kPaused) return true;  // until somebody wants it
       const Reason why = Explain(job, state_.waiting).reason;
-      return job.state == JobState::kQueued && (why == Reason::kNotEnoughSlots || why == Reason::kDataRootMissing ||
-                                                why == Reason::kTopology || why == Reason::kQuota);
+      return job.state == JobState::kQueued &&
+             (why == Reason::kNotEnoughSlots || why == Reason::kDataRootMissing || why == Reason::kTopology);
     });
+  }
+
+  // Whoever held or paused something lets it go on.
+  void LetGo() {
+    for (const auto& [queue_seq, id] : state_.live) {
+      const Job& job = state_.jobs.at(id);
+      if (!job.held && job.state != JobState::kPaused) continue;
+      const Wish wish{id, "local:walk"};
+      Commit({{[=](Transaction& tx) { return Release(tx, wish); }}, {[=](Transaction& tx) {
+                const Job* now = tx.FindJob(wish.job_id);
+                return now->state == JobState::kPaused ? Resume(tx, wish) : absl::OkStatus();
+              }}},
+             0);
+      return;  // the index of live jobs may have changed
+    }
   }
 
   void Heal() {
@@ -644,6 +659,7 @@ class Walk {
     const TimePoint begin = clock_.SteadyNow();
     while (wrong_.empty() && clock_.SteadyNow() - begin < seconds(900)) {
       clock_.Advance(milliseconds(500));
+      LetGo();
       for (Worker& worker : workers_) {
         if (!worker.connected) {
           Commit({Connect(worker)}, 0);
