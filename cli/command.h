@@ -34,8 +34,12 @@ void AddFollow(Cli& cli);       // watch, wait
 void AddSeries(Cli& cli);       // metrics, events, logs
 void AddChanges(Cli& cli);      // pause, resume, hold, release, requeue, restart, resize, priority, kill
 void AddWhy(Cli& cli);          // why, plan
-void AddCluster(Cli& cli);      // node, queue, quota, version
+void AddCluster(Cli& cli);      // node, version
+void AddQueues(Cli& cli);       // queue, quota
 void AddCompletion(Cli& cli);   // completion
+
+// Wall clock, Unix microseconds: for ages.
+std::int64_t NowUs();
 
 // Candidates for the last of `words`, a line each: what `vicreg __complete` prints for the shells.
 std::vector<std::string> Complete(Cli& cli, const std::vector<std::string>& words);

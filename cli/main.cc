@@ -34,6 +34,7 @@ int Main(int argc, char** argv) {
   AddChanges(cli);
   AddWhy(cli);
   AddCluster(cli);
+  AddQueues(cli);
   AddCompletion(cli);
   // For the shells and the documentation; not commands of their own.
   const std::string first = argc > 1 ? argv[1] : "";

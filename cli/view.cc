@@ -79,6 +79,36 @@ std::vector<std::string> NodeRow(const v1::Node& node, std::int64_t now_us) {
       Printable(node.message())};
 }
 
+std::string Joined(const google::protobuf::RepeatedPtrField<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + Printable(word);
+  return text.empty() ? "none" : text;
+}
+
+std::vector<v1::Job> InQueue(std::vector<v1::Job> jobs, const std::string& project, const std::string& queue) {
+  std::erase_if(jobs, [&](const v1::Job& job) {
+    return job.spec().project() != project || job.spec().queue() != queue || HasEnded(job.state());
+  });
+  // Oldest first, as they came.
+  std::stable_sort(jobs.begin(), jobs.end(), [](const v1::Job& a, const v1::Job& b) {
+    return std::pair(a.slots_have() == 0, -a.priority()) < std::pair(b.slots_have() == 0, -b.priority());
+  });
+  return jobs;
+}
+
+std::vector<std::string> QueueHeader() { return {"ID", "NAME", "STATE", "REASON", "PRIO", "SLOTS", "AGE", "WHY"}; }
+
+std::vector<std::string> QueueRow(const v1::Job& job, std::int64_t now_us) {
+  return {ShortId(job.id()),
+          Printable(job.spec().name()),
+          ShortName(job.state()),
+          ShortName(job.reason()),
+          std::to_string(job.priority()),
+          std::to_string(job.slots_have()) + "/" + std::to_string(job.slots_want()),
+          Ago(job.submitted_us(), now_us),
+          Printable(job.message())};
+}
+
 std::string Describe(const v1::Job& job, std::int64_t now_us) {
   std::vector<std::vector<std::string>> facts = {
       {"id", job.id()},

@@ -24,6 +24,15 @@ std::vector<std::string> ListRow(const v1::Job& job, std::int64_t now_us);
 std::vector<std::string> NodeHeader();
 std::vector<std::string> NodeRow(const v1::Node& node, std::int64_t now_us);
 
+// "a, b"; "none".
+std::string Joined(const google::protobuf::RepeatedPtrField<std::string>& words);
+
+// Jobs of a queue that have not ended: first those that hold slots, then those that wait, in the order in which they
+// go.
+std::vector<v1::Job> InQueue(std::vector<v1::Job> jobs, const std::string& project, const std::string& queue);
+std::vector<std::string> QueueHeader();
+std::vector<std::string> QueueRow(const v1::Job& job, std::int64_t now_us);
+
 // All there is to know, several paragraphs.
 std::string Describe(const v1::Job& job, std::int64_t now_us);
 

@@ -127,5 +127,39 @@ TEST(Describe, NamesRanksAndCheckpoints) {
   EXPECT_THAT(text, Not(HasSubstr("\033")));
 }
 
+TEST(InQueue, ShowsRunningJobsFirstThenWaitingOnesInTheirOrder) {
+  std::vector<v1::Job> jobs;
+  const auto add = [&](const std::string& id, v1::JobState state, int priority, int slots,
+                       const std::string& queue = "night") {
+    v1::Job& job = jobs.emplace_back();
+    job.set_id(id);
+    job.set_state(state);
+    job.set_priority(priority);
+    job.set_slots_have(slots);
+    job.mutable_spec()->set_project("vision");
+    job.mutable_spec()->set_queue(queue);
+  };
+  add("old", v1::JOB_STATE_QUEUED, 0, 0);
+  add("ended", v1::JOB_STATE_FAILED, 9, 0);
+  add("runs", v1::JOB_STATE_RUNNING, -5, 2);
+  add("elsewhere", v1::JOB_STATE_QUEUED, 0, 0, "default");
+  add("young", v1::JOB_STATE_QUEUED, 0, 0);
+  add("urgent", v1::JOB_STATE_BACKOFF, 3, 0);
+  std::vector<std::string> ids;
+  for (const v1::Job& job : InQueue(jobs, "vision", "night")) ids.push_back(job.id());
+  EXPECT_THAT(ids, testing::ElementsAre("runs", "urgent", "old", "young"));
+}
+
+TEST(QueueRow, SaysWhyAJobWaits) {
+  v1::Job job = Running(0);
+  job.set_state(v1::JOB_STATE_QUEUED);
+  job.set_reason(v1::REASON_QUEUE_CLOSED);
+  job.set_message("queue night is closed");
+  job.set_submitted_us(1'000'000);
+  job.set_slots_have(0);
+  EXPECT_THAT(QueueRow(job, 61'000'000), testing::ElementsAre("01234567", "demo", "QUEUED", "QUEUE_CLOSED", "0", "0/2",
+                                                              "1m00s", "queue night is closed"));
+}
+
 }  // namespace
 }  // namespace vicreg::cli

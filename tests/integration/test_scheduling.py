@@ -111,6 +111,11 @@ class Scheduling(unittest.TestCase):
         self.assertIn("takes -1000 to 3", over.stderr)
         job = c.submit(steps(4, name="nightly", queue="night"))
         self.assertEqual(json.loads(c.vicreg("why", job, "-o", "json").stdout)["reason"], "QUEUE_CLOSED")
+        described = c.vicreg("queue", "describe", "night").stdout
+        self.assertRegex(described, r"state +closed")
+        self.assertRegex(described, rf"{job[:8]} +nightly +QUEUED +QUEUE_CLOSED .*is closed")
+        self.assertEqual([j["id"] for j in json.loads(c.vicreg("queue", "describe", "night", "-o", "json").stdout)["jobs"]], [job])
+        self.assertEqual(c.vicreg("queue", "describe", "day", check=False).returncode, 7)
         c.vicreg("queue", "set", "night", "--open")
         self.assertEqual(c.wait(job), 0)
         self.assertRegex(c.vicreg("queue", "list").stdout, r"default +night +open +-1000\.\.3")
