@@ -288,9 +288,9 @@ TreeNode* Item(TreeNode& node, const std::string& key) {
   if (open == std::string::npos || key.back() != ']') return nullptr;
   const auto index = ParseInteger<std::size_t>(std::string_view(key).substr(open + 1, key.size() - open - 2));
   const auto list = std::find_if(node.entries.begin(), node.entries.end(),
-                                 [&](const auto& e) { return e.first.scalar == key.substr(0, open); });
-  const bool there = index && list != node.entries.end() && *index < list->second.items.size();
-  return there ? &list->second.items[*index] : nullptr;
+                                 [&](const auto& e) { return e.key.scalar == key.substr(0, open); });
+  const bool there = index && list != node.entries.end() && *index < list->value.items.size();
+  return there ? &list->value.items[*index] : nullptr;
 }
 
 // Puts `value` at `path` of the tree, making maps on the way; a map made from a shorthand scalar is replaced. Items of
@@ -314,20 +314,20 @@ void Override(TreeNode& root, std::string_view path, TreeNode value) {
       continue;
     }
     auto found =
-        std::find_if(node->entries.begin(), node->entries.end(), [&](const auto& e) { return e.first.scalar == key; });
+        std::find_if(node->entries.begin(), node->entries.end(), [&](const auto& e) { return e.key.scalar == key; });
     if (found == node->entries.end()) {
       TreeNode key_node;
       key_node.kind = TreeNode::Kind::kScalar;
       key_node.scalar = key;
-      node->entries.emplace_back(key_node, TreeNode{});
+      node->entries.push_back({std::move(key_node), TreeNode{}});
       found = node->entries.end() - 1;
     }
     if (dot == std::string_view::npos) {
-      found->first.mark = {};  // what the file says there does not count
-      found->second = std::move(value);
+      found->key.mark = {};  // what the file says there does not count
+      found->value = std::move(value);
       return;
     }
-    node = &found->second;
+    node = &found->value;
     path.remove_prefix(dot + 1);
   }
 }

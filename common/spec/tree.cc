@@ -133,7 +133,7 @@ class Builder : public YAML::EventHandler {
     } else if (level.key.empty()) {
       level.key.push_back(std::move(node));
     } else {
-      level.node.entries.emplace_back(std::move(level.key[0]), std::move(node));
+      level.node.entries.push_back({std::move(level.key[0]), std::move(node)});
       level.key.clear();
     }
   }

@@ -7,7 +7,6 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace vicreg::spec {
@@ -25,13 +24,19 @@ struct Problem {
   std::string text;  // what was found, what was expected, what to do
 };
 
+struct TreeEntry;
+
 struct TreeNode {
   enum class Kind { kNull, kScalar, kSequence, kMap } kind = Kind::kNull;
   Mark mark;
   std::string scalar;
   bool quoted = false;
   std::vector<TreeNode> items;
-  std::vector<std::pair<TreeNode, TreeNode>> entries;  // in file order
+  std::vector<TreeEntry> entries;  // in file order
+};
+
+struct TreeEntry {
+  TreeNode key, value;
 };
 
 // Reads one document. Anchors, aliases, tags, several documents, nesting over 16, more than 10,000 items, strings over

@@ -89,7 +89,8 @@ void Supervisor::OnWelcome(TimePoint now, const v1::Welcome& welcome) {
   incarnation_ = welcome.incarnation();
   welcomed_ = open_;
   for (auto& [key, rank] : ranks_) {
-    if (std::any_of(welcome.keep().begin(), welcome.keep().end(), [&](const auto& held) { return Is(held, key); })) {
+    if (std::any_of(welcome.keep().begin(), welcome.keep().end(),
+                    [&key = key](const auto& held) { return Is(held, key); })) {
       rank.reports.ForEach([&](const v1::RankReport& report) {
         v1::ConnectRequest message;
         *message.mutable_report() = report;
