@@ -19,6 +19,7 @@
 #include "worker/train/checkpoint/safetensors.h"
 #include "worker/train/data/order.h"
 #include "worker/train/distributed/process_group.h"
+#include "worker/train/host_memory.h"
 #include "worker/train/learner.h"
 #include "worker/train_cli/file_store.h"
 
@@ -128,9 +129,15 @@ class Rank {
 
 int Serve(const json& side) {
   at::set_num_threads(side.at("threads"));
+  train::KeepFreedMemory();
   train::ConfigureCollectives();
   Rank rank(side);
-  std::cout << json{{"capability", at::get_cpu_capability()}, {"threads", at::get_num_threads()}} << std::endl;
+  std::cout << json{{"capability", at::get_cpu_capability()},
+                    {"threads", at::get_num_threads()},
+                    {"cpu", CpuSeconds()},
+                    {"rss_bytes", Memory("VmRSS:")},
+                    {"peak_bytes", Memory("VmHWM:")}}
+            << std::endl;
   for (std::string line; std::getline(std::cin, line);) {
     std::istringstream words(line);
     std::string command, argument;

@@ -9,11 +9,13 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <string>
 
 #include "tests/train/strict_device.h"
 #include "worker/train/checkpoint/checkpoint.h"
 #include "worker/train/eval/knn.h"
 #include "worker/train/learner.h"
+#include "worker/train/pinned_memory.h"
 
 namespace vicreg::train {
 namespace {
@@ -104,8 +106,8 @@ INSTANTIATE_TEST_SUITE_P(Objectives, Placement,
                                            With(recipe::Objective::kByol), InParts()));
 
 TEST(Placement, ACheckpointOfTheDeviceIsTheCpusAndBack) {
-  char folder[] = "/tmp/vicreg-placement-XXXXXX";
-  ASSERT_NE(mkdtemp(folder), nullptr);
+  std::string folder = (std::filesystem::temp_directory_path() / "vicreg-placement-XXXXXX").string();
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
   const recipe::Recipe recipe = With(recipe::Objective::kByol);  // whose target is state too
   Group alone;
   Learner there(recipe, alone, StrictDevice());
@@ -120,6 +122,28 @@ TEST(Placement, ACheckpointOfTheDeviceIsTheCpusAndBack) {
   ExpectSame(back.model(), here.model());
   ExpectSame(back.optimizer_state(), here.optimizer_state());
   std::filesystem::remove_all(folder);
+}
+
+TEST(Placement, BatchesLieInTheDevicesHostMemory) {
+  StrictDevice();
+  PinnedMemory pinned(StrictDevice().type());
+  const long before = StrictHostBlocks();
+  {
+    ImageSet images;
+    images.count = 6;
+    images.height = images.width = 8;
+    images.pixels.resize(6 * 8 * 8, 77);
+    LoaderOptions options;
+    options.batch_size = 2;
+    options.view.size = 8;
+    options.memory = &pinned;
+    Loader loader(images, options);
+    const Batch batch = loader.Next();  // it is moved to its user, never copied
+    EXPECT_EQ(batch.views.get_allocator().resource(), &pinned);
+    EXPECT_EQ(batch.views.size(), 2U * 2 * 8 * 8);
+    EXPECT_GT(StrictHostBlocks(), before);
+  }
+  EXPECT_EQ(StrictHostBlocks(), before);
 }
 
 TEST(Placement, EvaluationReadsImagesFromTheHost) {

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/NativeFunctions.h>
+#include <ATen/core/CachingHostAllocator.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <ATen/native/CPUFallback.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
@@ -18,7 +19,7 @@ namespace vicreg::train {
 namespace {
 
 constexpr c10::DeviceType kType = c10::DeviceType::PrivateUse1;
-std::atomic<long> operations{0};
+std::atomic<long> operations{0}, host_blocks{0};
 
 struct Guard final : c10::impl::NoOpDeviceGuardImpl<kType> {
   c10::Device getDevice() const override { return {kType, 0}; }
@@ -42,6 +43,28 @@ class Allocator final : public c10::Allocator {
   void copy_data(void* to, const void* from, std::size_t count) const override { default_copy_data(to, from, count); }
 };
 Allocator allocator;
+
+class HostAllocator final : public at::HostAllocator {
+ public:
+  c10::DataPtr allocate(std::size_t bytes) override {
+    ++host_blocks;
+    void* data = c10::alloc_cpu(bytes);
+    return {data, data, raw_deleter(), at::kCPU};
+  }
+  c10::DeleterFnPtr raw_deleter() const override {
+    return [](void* data) {
+      --host_blocks;
+      c10::free_cpu(data);
+    };
+  }
+  void copy_data(void* to, const void* from, std::size_t count) const override { default_copy_data(to, from, count); }
+  bool record_event(void*, void*, c10::Stream) override { return true; }
+  void empty_cache() override {}
+  at::HostStats get_stats() override { return {}; }
+  void reset_accumulated_stats() override {}
+  void reset_peak_stats() override {}
+};
+HostAllocator host_allocator;
 
 struct Hooks final : at::PrivateUse1HooksInterface {
   bool isBuilt() const override { return true; }
@@ -152,6 +175,7 @@ at::Device StrictDevice() {
   static const bool registered = [] {
     c10::register_privateuse1_backend("strict");
     c10::SetAllocator(kType, &allocator);
+    at::setHostAllocator(kType, &host_allocator);
     at::RegisterPrivateUse1HooksInterface(&hooks);
     return true;
   }();
@@ -160,5 +184,7 @@ at::Device StrictDevice() {
 }
 
 long StrictOperations() { return operations; }
+
+long StrictHostBlocks() { return host_blocks; }
 
 }  // namespace vicreg::train

@@ -16,4 +16,7 @@ at::Device StrictDevice();
 // Operations it ran since the process started, to show that it was in use.
 long StrictOperations();
 
+// Blocks of its host memory, from which copies to it need no detour, that are given out now.
+long StrictHostBlocks();
+
 }  // namespace vicreg::train

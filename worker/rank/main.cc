@@ -18,6 +18,7 @@
 #include "worker/rank/leave.h"
 #include "worker/rank/link.h"
 #include "worker/train/distributed/process_group.h"
+#include "worker/train/host_memory.h"
 #include "worker/train/trainer.h"
 
 namespace {
@@ -247,6 +248,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 20;
   }
+  train::KeepFreedMemory();
   train::ConfigureCollectives();
   orphan_grace = std::chrono::seconds(grace);
   prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);

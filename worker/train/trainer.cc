@@ -14,6 +14,7 @@
 #include "worker/train/data/loader.h"
 #include "worker/train/eval/knn.h"
 #include "worker/train/learner.h"
+#include "worker/train/pinned_memory.h"
 #include "worker/train/torch_device.h"
 
 namespace vicreg::train {
@@ -94,6 +95,10 @@ class Training {
     options.substituted_step = context_.substituted_step - 1;
     options.views = recipe_.views;
     options.view = OptionsFor(recipe_.augmentation.preset, recipe_.augmentation.size);
+    if (context_.device == Device::kGpu) {
+      pinned_ = std::make_unique<PinnedMemory>(TorchDevice(context_.device).type());
+      options.memory = pinned_.get();
+    }
     loader_ = std::make_unique<Loader>(images_, options);
     last_row_ = Steady::now();
   }
@@ -214,6 +219,7 @@ class Training {
   ImageSet images_, queries_;
   Group group_;
   std::unique_ptr<Learner> learner_;
+  std::unique_ptr<PinnedMemory> pinned_;  // on a GPU
   std::unique_ptr<Loader> loader_;
   std::int64_t total_steps_ = 0, warmup_ = 0, checkpoint_every_ = 1, knn_every_ = 1, last_checkpoint_ = 0;
   bool stepping_ = false;

@@ -7,6 +7,7 @@
 #include "common/files.h"
 #include "common/recipe/recipe_json.h"
 #include "worker/train/distributed/process_group.h"
+#include "worker/train/host_memory.h"
 #include "worker/train/trainer.h"
 #include "worker/train_cli/file_store.h"
 
@@ -67,6 +68,7 @@ class Printer : public Observer {
 }  // namespace
 
 int RunLocalRank(const LocalRank& options) {
+  KeepFreedMemory();
   ConfigureCollectives();
   for (const int number : {SIGINT, SIGTERM}) std::signal(number, [](int) { stop.requested.store(true); });
   const auto text = ReadFile(options.folder + "/recipe.json");

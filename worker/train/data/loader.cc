@@ -55,11 +55,10 @@ void Loader::Work() {
       ++next_ticket_;
       auto& entry = slots_[step];
       if (entry == nullptr) {
-        entry = std::make_unique<Slot>();
-        entry->batch.step = step;
-        entry->batch.rows = range_.end - range_.begin;
-        entry->batch.views.resize(
-            static_cast<std::size_t>(options_.views * entry->batch.rows * options_.view.size * options_.view.size));
+        const std::int64_t own = range_.end - range_.begin,
+                           values = options_.views * own * options_.view.size * options_.view.size;
+        entry = std::make_unique<Slot>(
+            Slot{{step, own, std::pmr::vector<float>(static_cast<std::size_t>(values), options_.memory)}, 0});
       }
       slot = entry.get();
     }

@@ -10,6 +10,7 @@
 #include <exception>
 #include <map>
 #include <memory>
+#include <memory_resource>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -23,7 +24,7 @@ namespace vicreg::train {
 struct Batch {
   std::int64_t step = 0;  // 0-based
   std::int64_t rows = 0;
-  std::vector<float> views;  // views x rows x size x size: all first views, then all second ones, ...
+  std::pmr::vector<float> views;  // views x rows x size x size: all first views, then all second ones, ...
 };
 
 struct LoaderOptions {
@@ -36,6 +37,7 @@ struct LoaderOptions {
   std::int64_t first_step = 0;
   std::int64_t substituted_step = -1;  // 0-based: each of its samples is replaced by one drawn for its position
   ViewOptions view;
+  std::pmr::memory_resource* memory = std::pmr::get_default_resource();  // of the batches; outlives them
 };
 
 // Owned and called by one thread; its own threads live from construction to destruction.
