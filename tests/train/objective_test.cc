@@ -227,6 +227,7 @@ void ExpectParity(const Case& c, LossForm form) {
   SCOPED_TRACE(Describe(c) + ", " + NameOf(form));
   const Error error = Compare(c, Ours(c.weights, form));
   EXPECT_LE(error.loss, c.dtype == at::kDouble ? 1e-12 : 1e-6);
+  EXPECT_LE(error.reported, c.dtype == at::kDouble ? 1e-12 : 1e-6);
   EXPECT_LE(error.embeddings, c.dtype == at::kDouble ? 1e-12 : 1e-5);
   EXPECT_LE(error.parameters, c.dtype == at::kDouble ? 1e-12 : 1e-5);
 }

@@ -7,6 +7,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -171,6 +172,20 @@ TEST_F(ObjectiveTool, SinglePrecisionStaysSingleAndWithinItsRounding) {
   ASSERT_EQ(result.status, 0) << result.err;
   EXPECT_NEAR(nlohmann::json::parse(result.out).at("loss").get<double>(), 15.4275186653855, 1e-6 * 15);
   EXPECT_EQ(Gradients().at("gy").scalar_type(), at::kFloat);
+}
+
+TEST_F(ObjectiveTool, SixtyFourRanksGiveTheSameNumbers) {
+  Write({{"x", GoldenX()}, {"y", GoldenY()}});
+  rlimit files{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &files), 0);
+  const Result result = Objective({"--ranks", "64"});
+  if (files.rlim_max < 4608) {
+    EXPECT_EQ(result.status, 2) << "64 ranks with " << files.rlim_max << " open files";
+    EXPECT_THAT(result.err, HasSubstr("needs about 4608 open files"));
+    return;
+  }
+  ASSERT_EQ(result.status, 0) << result.err;
+  EXPECT_NEAR(nlohmann::json::parse(result.out).at("loss").get<double>(), 15.4275186653855, 1e-12 * 15);
 }
 
 TEST_F(ObjectiveTool, MoreRanksThanThereAreOpenFilesForAreRefused) {

@@ -47,7 +47,9 @@ struct Shards {
 };
 
 struct Error {
-  double loss = 0, embeddings = 0, parameters = 0;  // relative, in Frobenius norm; the largest over the ranks
+  double loss = 0, reported = 0, embeddings = 0,
+         parameters = 0;  // relative, in Frobenius norm; the largest over the ranks.
+  // `reported` is of the loss among the terms, `loss` of the one that backward is called on
 };
 
 // What a rank calls backward on, and the same of all rows in one process.
@@ -110,6 +112,7 @@ inline Comparison CompareWithWhole(const Shards& s, const ShardedLoss& sharded, 
   Error& error = comparison.error;
   error.embeddings = RelativeError(at::cat(all_got), at::cat(all_want));
   for (std::size_t r = 0; r < world; ++r) {
+    error.reported = std::max(error.reported, std::abs(comparison.ranks[r].terms.loss / want.item<double>() - 1));
     error.loss = std::max(error.loss, std::abs(comparison.ranks[r].loss.item<double>() / want.item<double>() - 1));
     error.parameters = std::max(error.parameters, RelativeError(dp[r], want_p));
   }
