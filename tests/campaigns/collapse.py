@@ -7,6 +7,7 @@ Fails when a run does, or when what the verdict was made for does not hold: with
 25/25/1 is not."""
 
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+BIN = pathlib.Path(os.environ.get("VICREG_BIN", ROOT / "build/bin"))
 IMAGES = "fashion-mnist=tests/fixtures/fashion-mnist"
 TABLE = ROOT / "tests/campaigns/collapse.md"
 JOB = """name: collapse
@@ -47,11 +49,11 @@ TERMS = [  # appendix C.4's weights
 
 def train(job, sets, output):
     """Rows of a run, oldest first, and the service's verdict on them."""
-    words = [ROOT / "build/bin/vicreg-train", "run", job, "--data-root", IMAGES, "--output", output]
+    words = [BIN / "vicreg-train", "run", job, "--data-root", IMAGES, "--output", output]
     for word in sets:
         words += ["--set", word]
     lines = subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout.decode()
-    verdict = subprocess.run([ROOT / "build/bin/vicreg-verdict"], input=lines.encode(), check=True, stdout=subprocess.PIPE).stdout.decode()
+    verdict = subprocess.run([BIN / "vicreg-verdict"], input=lines.encode(), check=True, stdout=subprocess.PIPE).stdout.decode()
     return [json.loads(line) for line in lines.splitlines()], verdict.splitlines()[0]
 
 
@@ -80,7 +82,7 @@ def main():
             return cells, verdict
 
         def evaluate(export):
-            words = [ROOT / "build/bin/vicreg-train", "evaluate", "--json", "--data-root", IMAGES, "--export", export]
+            words = [BIN / "vicreg-train", "evaluate", "--json", "--data-root", IMAGES, "--export", export]
             return json.loads(subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
 
         table = []
