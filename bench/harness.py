@@ -9,6 +9,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BIN = ROOT / "build" / "release" / "bin"
@@ -19,9 +20,11 @@ class Side:
     """One command per rank. Each runs one repetition per line and answers with one JSON line; the first it says when it is ready."""
 
     def __init__(self, *commands):
+        begin = time.perf_counter()
         env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self.ranks = [subprocess.Popen([str(word) for word in c], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) for c in commands]
         self.hello = self.answers()
+        self.ready = time.perf_counter() - begin  # seconds
 
     def answers(self):
         lines = [rank.stdout.readline() for rank in self.ranks]

@@ -84,7 +84,8 @@ def main():
     torch.set_num_threads(side["threads"])
     dist.init_process_group("gloo", init_method=f"file://{side['folder']}/python", rank=side["rank"], world_size=side["ranks"], timeout=timedelta(seconds=60))
     rank = Rank(side)
-    print(json.dumps({"capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(), "torch": torch.__version__}), flush=True)
+    hello = {"capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    print(json.dumps({**hello, "cpu": time.process_time(), "rss_bytes": resident(), "peak_bytes": peak()}), flush=True)
     for line in sys.stdin:
         command, objective, count = line.split()
         print(json.dumps({"losses": rank.losses, "step": rank.measure}[command](objective, int(count))), flush=True)
