@@ -131,7 +131,7 @@ Explanation Explain(const Resolved& resolved) {
   e.predictor_parameters = PredictorParameters(r.loss.predictor, d, r.expander_norm);
   const std::int64_t followed = e.encoder_parameters + e.expander_parameters,
                      parameters = followed + e.predictor_parameters;
-  e.gradient_bytes = world == 1 ? 0 : 2 * 4 * parameters * (world - 1) / world;
+  e.gradient_bytes = world == 1 ? 0 : 8 * parameters * (world - 1) / world;
   e.state_bytes =
       parameters * 4 * (r.optimizer.kind == OptimizerKind::kAdamW ? 4 : 3) + (r.loss.momentum ? 4 * followed : 0);
   e.loss_memory_bytes =

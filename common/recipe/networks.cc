@@ -52,8 +52,8 @@ std::int64_t ResNet(const Architecture& a, const Encoder& e, int channels) {
   return count;
 }
 
-std::int64_t Vit(const Architecture& a, int channels, int size) {
-  const std::int64_t d = a.width, patches = (size / kVitPatch) * (size / kVitPatch);
+std::int64_t Vit(const Architecture& a, std::int64_t channels, int size) {
+  const std::int64_t d = a.width, side = size / kVitPatch, patches = side * side;
   const std::int64_t block = 2 * Norm(d) + Linear(d, 3 * d) + Linear(d, d) + Linear(d, 4 * d) + Linear(4 * d, d);
   return d + Linear(channels * kVitPatch * kVitPatch, d) + (patches + 1) * d + kVitBlocks * block + Norm(d);
 }

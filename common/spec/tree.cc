@@ -11,7 +11,7 @@
 namespace vicreg::spec {
 namespace {
 
-constexpr std::size_t kMaxText = 256 * 1024;
+constexpr std::size_t kMaxText = 256UL * 1024;
 constexpr std::size_t kMaxString = 4096;
 constexpr std::size_t kMaxItems = 10'000;
 constexpr std::size_t kMaxDepth = 16;

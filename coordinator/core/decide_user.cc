@@ -184,9 +184,7 @@ absl::Status Resize(Transaction& tx, const Wish& wish, int world_size) {
   job.min_world = job.max_world = world_size;
   const std::string message =
       std::to_string(before) + " -> " + std::to_string(world_size) + " ranks " + By(wish) + ", same global batch";
-  if (HoldsProcesses(job) && before == world_size) {
-    tx.Note(job, job.reason, message, "RESIZED", wish.actor);
-  } else if (job.state == JobState::kPaused) {
+  if (job.state == JobState::kPaused || (HoldsProcesses(job) && before == world_size)) {
     tx.Note(job, job.reason, message, "RESIZED", wish.actor);
   } else {
     Stop(tx, job, Destination::kRequeue, Reason::kResized, wish.grace_seconds, message, wish.actor);

@@ -93,7 +93,7 @@ core::Job ToJob(const recipe::Resolved& resolved, const std::string& owner) {
 grpc::ServerUnaryReactor* JobsService::SubmitJob(grpc::CallbackServerContext* context,
                                                  const v1::SubmitJobRequest* request, v1::SubmitJobResponse* response) {
   return gate_.Unary(
-      context, "vicreg.v1.JobsService/SubmitJob", [=, this](const rpc::Principal& who, rpc::UnaryDone done) {
+      context, "vicreg.v1.JobsService/SubmitJob", [=, this](const rpc::Principal& who, const rpc::UnaryDone& done) {
         if (!IsUuid(request->request_id())) {
           done(absl::InvalidArgumentError("request_id: found \"" + request->request_id().substr(0, 80) +
                                           "\"; expected a lower-case UUID made by the client"));

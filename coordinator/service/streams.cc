@@ -14,7 +14,7 @@ namespace vicreg::service {
 namespace {
 
 constexpr int kPage = 256;
-constexpr std::size_t kChunk = 64 * 1024;
+constexpr std::size_t kChunk = 64UL * 1024;
 
 // A stream that was refused before it began.
 template <typename Response>

@@ -76,7 +76,7 @@ HttpServer::~HttpServer() {
 
 int HttpServer::port() const { return impl_->port; }
 
-absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& address, Pages pages) {
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& address, const Pages& pages) {
   ASSIGN_OR_RETURN(const HostPort where, ParseLoopback(address, "--http-address"));
   auto impl = std::make_unique<Impl>();
   httplib::Server& server = impl->server;

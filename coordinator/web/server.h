@@ -19,7 +19,7 @@ class HttpServer {
   };
   // "127.0.0.1:7071"; port 0 asks the kernel. FailedPrecondition: in use. InvalidArgument: not a loopback address.
   // Unavailable: the system refuses it for another reason.
-  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& address, Pages pages);
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& address, const Pages& pages);
   ~HttpServer();
   int port() const;
 

@@ -251,7 +251,7 @@ absl::Status Agent::StartProcess(const worker::Start& start, const std::string& 
   ASSIGN_OR_RETURN(const Process process, Spawn(spec));
   processes_[start.key] = process;
   // Without this file a restarted worker could not find the process.
-  const absl::Status saved =
+  absl::Status saved =
       SaveRankFile(options_.folder + "/ranks", {job_id, attempt, rank, process.pid, StartTime(process.pid), BootId()});
   if (!saved.ok()) kill(-process.pid, SIGKILL);
   return saved;
@@ -303,7 +303,8 @@ void Agent::Watch() {
         if (check_logs) logs.push_back(LogPath(key));
       }
       if (const TimePoint next = supervisor_.NextTimer(); next != TimePoint::max())
-        timeout = std::clamp<std::int64_t>(std::chrono::ceil<milliseconds>(next - now).count(), 0, timeout);
+        timeout =
+            static_cast<int>(std::clamp<std::int64_t>(std::chrono::ceil<milliseconds>(next - now).count(), 0, timeout));
     }
     changed_.notify_all();
     CapLogs(logs);

@@ -101,7 +101,7 @@ grpc::Status CoordinatorStream::Serve() {
   changed_.notify_all();
   context.TryCancel();
   if (writer.joinable()) writer.join();
-  const grpc::Status status = stream->Finish();
+  grpc::Status status = stream->Finish();
   const std::lock_guard lock(mutex_);
   context_ = nullptr;
   return status;
