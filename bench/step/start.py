@@ -7,9 +7,9 @@ from sides import RANKS, Sides, name_of, shape_of
 GOALS = {"P14", "P15"}
 
 
-def sample(sides, begin):
+def sample(sides, begin, line):
     side = begin()
-    first = side.run("step 1")
+    first = side.run(line)
     ready = {key: max(h[key] for h in side.hello) for key in ("peak_bytes", "rss_bytes")}
     sides.end(side)
     return {"wall": side.ready, "cpu": sum(h["cpu"] for h in side.hello), **ready, "after_bytes": first["rss_bytes"]}
@@ -21,10 +21,10 @@ def compare(goals, quick, report):
     print(f"bench: starts at {name}", flush=True)
     samples = {"ours": [], "Python": []}
     with Sides(shape) as sides:
-        begins = {"ours": sides.ours, "Python": lambda: sides.peer(False)}
+        begins = {"ours": (sides.ours, "step 1"), "Python": (lambda: sides.peer(False), "step sharded 1")}
         for i in range(1 + (3 if quick else 7)):
             for label, begin in begins.items():
-                found = sample(sides, begin)
+                found = sample(sides, *begin)
                 if i > 0:
                     samples[label].append(found)
     table = Table([f"From the start of {RANKS} processes until each could take its first step. Peak: of the larger one until then."], "N / D / size, start")

@@ -14,11 +14,20 @@ at::Generator GeneratorFor(std::uint64_t seed, const std::string& name) {
   return at::make_generator<at::CPUGeneratorImpl>(std::stoull(digest.substr(0, 15), nullptr, 16));
 }
 
+// The values of a 1 x 1 kernel lie the same with channels innermost and outermost. Its gradient comes with the strides
+// of the former, and c10d's reducer warns of strides that are not the parameter's own.
+at::Tensor ChannelsInnermostIfSame(const at::Tensor& value) {
+  if (value.dim() != 4 || value.size(2) != 1 || value.size(3) != 1) return value;
+  const int64_t in = value.size(1);
+  return at::empty_strided(value.sizes(), {in, 1, in, in}, value.options()).copy_(value);
+}
+
 }  // namespace
 
 at::Tensor Parameters::Train(const std::string& name, const at::Tensor& value) {
   // Drawn in fp32 on the CPU for any dtype and device, so that all start from the same weights.
-  at::Tensor tensor = value.to(at::TensorOptions().dtype(dtype_).device(device_)).set_requires_grad(true);
+  at::Tensor tensor =
+      ChannelsInnermostIfSame(value).to(at::TensorOptions().dtype(dtype_).device(device_)).set_requires_grad(true);
   trained_.push_back({name, tensor});
   all_.push_back({name, tensor});
   return tensor;
