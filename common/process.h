@@ -3,6 +3,7 @@
 // Child processes: started in a session of their own with a constructed environment, watched by pidfd, ended by process
 // group.
 
+#include <csignal>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -10,6 +11,9 @@
 #include "common/status.h"
 
 namespace vicreg {
+
+// Asks a rank to write the stack of the thread that trains to its log. Not SIGUSR1: NCCL uses that one.
+inline constexpr int kStackSignal = SIGUSR2;
 
 struct ProcessSpec {
   std::string program;

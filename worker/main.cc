@@ -117,6 +117,11 @@ int main(int argc, char** argv) {
   app.add_option("--label", flags.labels,
                  "KEY=VALUE that jobs and queues may ask for, repeatable; rack=... is its place");
   app.add_option("--rank-program", flags.rank_program, "vicreg-rank (default: beside this program)");
+  app.add_option("--rank-address", options.rank_address,
+                 "Address its ranks listen on for their peers, who must reach it; what they say there is neither "
+                 "encrypted nor authenticated. The default is for jobs on one machine")
+      ->capture_default_str()
+      ->check(CLI::ValidIPV4);
   app.add_option("--collective-timeout", options.collective_timeout_s,
                  "Seconds after which a rank whose peers do not take part in a collective leaves")
       ->capture_default_str()

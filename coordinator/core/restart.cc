@@ -129,7 +129,8 @@ NextMove DecideAfterEnd(const Job& job, const AttemptEnd& end, std::int64_t newe
   auto delay = options.backoff_first;
   for (int i = 1; i < charges && delay < options.backoff_most; ++i) delay *= 2;
   delay = std::min(delay, options.backoff_most);
-  const Reason reason = blame == Class::kUser             ? Reason::kCrash
+  const Reason reason = end.reason == ExitReason::kHung   ? Reason::kHang
+                        : blame == Class::kUser           ? Reason::kCrash
                         : end.reason == ExitReason::kLost ? Reason::kNodeLost
                                                           : Reason::kInfra;
   return {

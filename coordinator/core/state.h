@@ -68,7 +68,8 @@ enum class Reason {
   kResized = 45,
   kRequeued = 46,
   kRestarted = 47,
-  kOutOfMemory = 48
+  kOutOfMemory = 48,
+  kHang = 49
 };
 
 // Numbers equal vicreg.v1.ExitReason.

@@ -296,7 +296,7 @@ TEST(DecideAfterEnd, EachExitReasonHasOneConsequence) {
       {ExitReason::kHostOom, kRetry, Reason::kCrash, 1},
       {ExitReason::kInternal, kRetry, Reason::kCrash, 1},
       {ExitReason::kSignalled, kRetry, Reason::kCrash, 1},
-      {ExitReason::kHung, kRetry, Reason::kCrash, 1},
+      {ExitReason::kHung, kRetry, Reason::kHang, 1},
       {static_cast<ExitReason>(99), kRetry, Reason::kCrash, 1},
       // Nobody's: never charged.
       {ExitReason::kRendezvous, kRetry, Reason::kInfra, 0},

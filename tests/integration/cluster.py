@@ -62,9 +62,12 @@ class Cluster:
         for pid in leftover:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self.dir, ignore_errors=True)
+        self.remove()
         if kind is None and leftover:
             raise AssertionError(f"`vicreg down` left processes behind: {leftover}")
+
+    def remove(self):
+        shutil.rmtree(self.dir, ignore_errors=True)
 
     def up_command(self):
         command = [BIN / "vicreg", "up", "--cpu", str(self.cpu), "--dir", self.dir,
@@ -90,6 +93,9 @@ class Cluster:
 
     def describe(self, job_id):
         return json.loads(self.vicreg("describe", job_id, "-o", "json").stdout)
+
+    def jobs(self):
+        return json.loads(self.vicreg("list", "-o", "json").stdout)["jobs"]
 
     def events(self, job_id):
         return [json.loads(line) for line in self.vicreg("events", job_id, "-o", "jsonl").stdout.splitlines()]
@@ -131,6 +137,10 @@ class Cluster:
             if any(str(self.dir).encode() in a for a in argv[1:]):
                 found.append(int(entry.name))
         return sorted(found)
+
+    def rank_of(self, pid):
+        argv = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return int(argv[argv.index(b"--rank") + 1])
 
     def kill(self, program):
         (pid, *_) = self.pids(program)

@@ -85,6 +85,30 @@ class Kill(unittest.TestCase):
             self.assertTrue(state)
 
 
+class Hang(unittest.TestCase):
+    def test_a_stopped_rank_is_named_and_its_attempt_gives_way_to_the_next(self):
+        with Cluster() as cluster:
+            job_id = cluster.submit(small_job(name="hangs", length={"steps": 100000}))
+            cluster.until_step(job_id, 60)
+            ranks = {cluster.rank_of(pid): pid for pid in cluster.pids("vicreg-rank")}
+            os.kill(ranks[1], signal.SIGSTOP)
+            stopped = time.monotonic()
+            # Steps take milliseconds, so the limit is its floor, 10 s; the design allows 5 s more.
+            cluster.until("both ranks ended", lambda: not set(ranks.values()) & set(cluster.pids("vicreg-rank")), 15)
+            self.assertGreater(time.monotonic() - stopped, 9, "ended before its limit")
+            cluster.until("the next attempt trains", lambda: cluster.describe(job_id)["state"] == "RUNNING"
+                          and cluster.describe(job_id)["attempt"] == 2)
+            (end,) = [e for e in cluster.events(job_id) if e["kind"] == "BACKOFF"]
+            self.assertEqual(end["reason"], "HANG")
+            self.assertRegex(end["message"], r"rank 1 on \S+ ended with HUNG: no progress for 1\d s after step \d+, in a step "
+                             r"\(limit 10 s\); it has gone silent")
+            log = cluster.vicreg("logs", job_id, "--rank", 1, "--attempt", 1).stdout
+            self.assertIn("T (stopped)", log, "what its threads did was not saved")
+            self.assertIn('cause="hang"} 1', cluster.http_get("/metrics"))
+            cluster.vicreg("kill", job_id, "--yes")
+            self.assertEqual(cluster.wait(job_id, 60), 103)
+
+
 class Typed(unittest.TestCase):
     def ended(self, cluster, job):
         job_id = cluster.submit(job)

@@ -37,6 +37,7 @@ std::string Word(const Effect& effect) {
     return (signal->number == SIGTERM ? "SIGTERM " : "SIGKILL ") + std::to_string(signal->pid);
   if (const auto* start = std::get_if<Start>(&effect)) return "start " + std::to_string(std::get<2>(start->key));
   if (const auto* clear = std::get_if<Clear>(&effect)) return "clear " + std::to_string(std::get<2>(clear->key));
+  if (const auto* dump = std::get_if<Dump>(&effect)) return "stacks " + std::to_string(std::get<2>(dump->key));
   if (std::holds_alternative<ReadOn>(effect)) return "read on";
   return "";
 }
@@ -96,6 +97,25 @@ class SupervisorTest : public testing::Test {
       EXPECT_TRUE(!connected || supervisor_.OnHello(hello, effects));
     }
   }
+  // Rank `rank` has finished `step` steps of 100 ms.
+  void Moves(int rank, std::int64_t step, bool waits = false) {
+    v1::Progress progress;
+    progress.set_phase(v1::Progress::PHASE_STEP);
+    progress.set_step(step);
+    progress.set_slowest_ms(100);
+    progress.set_waits_for_peers(waits);
+    supervisor_.OnProgress(now_, {kJob, 1, rank}, progress);
+  }
+  // How the coordinator hears that `rank` ended.
+  v1::Exited EndOf(int rank, int wait_status) {
+    supervisor_.OnExited(now_, {kJob, 1, rank}, wait_status);
+    supervisor_.OnRankStreamEnd({kJob, 1, rank});
+    for (const Effect& effect : supervisor_.OnTime(now_)) {
+      if (const auto* tell = std::get_if<Tell>(&effect); tell && tell->message.report().has_exited())
+        return tell->message.report().exited();
+    }
+    return {};
+  }
   std::vector<std::string> Stop(double grace_seconds) {
     v1::ConnectResponse message;
     message.mutable_stop()->set_job_id(kJob);
@@ -147,6 +167,51 @@ TEST_F(SupervisorTest, BadEndAbortsPeersOnceAndAPlannedOneNobody) {
   supervisor_ = Supervisor({"here", "boot", "build", "/artifacts", 4, 1, {}, {{"images", "/data"}}, {}});
   LaunchTwo(true);
   EXPECT_THAT(Words(supervisor_.OnExited(now_, {kJob, 1, 1}, SIGKILL)), ElementsAre("abort 0"));
+}
+
+TEST_F(SupervisorTest, RankThatStandsStillIsDumpedAbortedWithItsPeersAndReportedAsHung) {
+  LaunchTwo(true);
+  for (int i = 1; i <= 30; ++i) {
+    At(milliseconds(i * 1000));
+    Moves(0, i);
+    Moves(1, i);
+  }
+  // Rank 0 waits for rank 1, which says nothing any more.
+  for (int ms = 31'000; ms < 40'000; ms += 1000) {
+    EXPECT_THAT(At(milliseconds(ms)), IsEmpty()) << ms;
+    Moves(0, 31, true);
+  }
+  EXPECT_THAT(At(milliseconds(40'000)), ElementsAre("stacks 1", "abort 1", "abort 0"));
+  EXPECT_THAT(At(milliseconds(41'000)), ElementsAre("SIGKILL 100", "SIGKILL 101"));
+  const v1::Exited culprit = EndOf(1, SIGKILL), peer = EndOf(0, SIGKILL);
+  EXPECT_EQ(culprit.reason(), v1::EXIT_REASON_HUNG);
+  EXPECT_EQ(culprit.message(), "no progress for 10 s after step 30, in a step (limit 10 s); it has gone silent");
+  EXPECT_EQ(peer.reason(), v1::EXIT_REASON_ABORTED) << "our own signal is not its crash";
+}
+
+TEST_F(SupervisorTest, WorkerThatDidNotRunItselfBlamesNobody) {
+  LaunchTwo(true);
+  for (int i = 1; i <= 30; ++i) {
+    At(milliseconds(i * 1000));
+    Moves(0, i);
+    Moves(1, i);
+  }
+  EXPECT_THAT(At(milliseconds(100'000)), IsEmpty()) << "70 s in one leap: it was stopped, not they";
+  std::vector<std::string> said;
+  for (int ms = 101'000; said.empty() && ms < 120'000; ms += 1000) said = At(milliseconds(ms));
+  EXPECT_THAT(said, ElementsAre("stacks 0", "abort 0", "abort 1")) << "from then on it counts";
+  EXPECT_EQ(now_, begin_ + milliseconds(110'000));
+}
+
+TEST_F(SupervisorTest, RankThatIsBeingStoppedIsNotCalledHung) {
+  LaunchTwo(true);
+  for (int i = 1; i <= 30; ++i) {
+    At(milliseconds(i * 1000));
+    Moves(0, i);
+    Moves(1, i);
+  }
+  Stop(120);
+  for (int ms = 31'000; ms < 100'000; ms += 1000) EXPECT_THAT(At(milliseconds(ms)), IsEmpty()) << ms;
 }
 
 TEST_F(SupervisorTest, EndIsReportedOnceItsLastWordsCannotComeAnyMore) {

@@ -14,6 +14,7 @@
 #include "common/version.h"
 #include "worker/agent/rank_files.h"
 #include "worker/agent/rank_log.h"
+#include "worker/agent/thread_dump.h"
 
 namespace vicreg::agent {
 namespace {
@@ -168,6 +169,11 @@ bool Agent::OnSays(const v1::Hello& from, const v1::RankSays& says) {
   return read_on;
 }
 
+void Agent::OnProgress(const v1::Hello& from, const v1::Progress& progress) {
+  const std::lock_guard lock(mutex_);
+  supervisor_.OnProgress(Now(), KeyOf(from), progress);
+}
+
 void Agent::OnRankStreamEnd(const v1::Hello& from, const RankLink* link) {
   const std::lock_guard lock(mutex_);
   const auto found = links_.find(KeyOf(from));
@@ -211,6 +217,7 @@ void Agent::Perform(worker::Effects effects) {
                    [&](worker::ReadOn& on) { send(on.key, [](RankLink& link) { link.Resume(); }); },
                    [&](worker::Start& start) { Start(start); },
                    [&](worker::Signal& s) { kill(s.group ? -s.pid : s.pid, s.number); },
+                   [&](worker::Dump& dump) { DumpThreads(dump.pid, LogPath(dump.key)); },
                    [&](worker::Clear& clear) { Clear(clear.key); },
                    [&](worker::Log& log) {
                      static constexpr spdlog::level::level_enum kLevels[] = {spdlog::level::info, spdlog::level::warn,
@@ -237,7 +244,8 @@ absl::Status Agent::StartProcess(const worker::Start& start, const std::string& 
   spec.program = options_.rank_program;
   spec.arguments = {"--dir",     options_.folder,         "--socket", options_.socket_path, "--job", job_id,
                     "--attempt", std::to_string(attempt), "--rank",   std::to_string(rank)};
-  spec.arguments.insert(spec.arguments.end(), {"--collective-timeout", std::to_string(options_.collective_timeout_s)});
+  spec.arguments.insert(spec.arguments.end(), {"--collective-timeout", std::to_string(options_.collective_timeout_s),
+                                               "--address", options_.rank_address});
   const std::string threads = std::to_string(options_.threads_per_rank);
   // Built, not inherited: nothing of the worker's environment changes an experiment.
   spec.environment = {

@@ -26,7 +26,8 @@ struct AgentOptions {
   std::string socket_path;
   std::string node;
   std::string rank_program;
-  std::string artifact_root;  // absolute
+  std::string artifact_root;               // absolute
+  std::string rank_address = "127.0.0.1";  // its ranks listen on it for their peers
   int cpu_slots = 0;
   int threads_per_rank = 1;
   int collective_timeout_s = 60;
@@ -66,6 +67,7 @@ class Agent {
   bool OnHello(const v1::Hello& hello, std::shared_ptr<RankLink> link);
   // False: it was kept, but the rank's buffer is full; read no more until Resume (worker/core/report_buffer.h).
   bool OnSays(const v1::Hello& from, const v1::RankSays& says);
+  void OnProgress(const v1::Hello& from, const v1::Progress& progress);
   void OnRankStreamEnd(const v1::Hello& from, const RankLink* link);
   // `done` gets the answer, or an error sentence, once.
   void OnRendezvous(const v1::RendezvousRequest& request, std::function<void(v1::StoreReply)> done);

@@ -65,6 +65,9 @@ class RankStream : public grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachR
         End(absl::PermissionDeniedError(
             "job, attempt, rank, process id or secret do not match a rank this worker started"));
       }
+    } else if (known_ && incoming_.has_progress()) {
+      agent_.OnProgress(hello_, incoming_.progress());
+      ReadOn();
     } else if (known_) {
       // If it says no, Resume may have begun the next read already: nothing here may touch `incoming_` any more.
       if (agent_.OnSays(hello_, incoming_.says())) ReadOn();

@@ -13,6 +13,8 @@ using std::chrono::milliseconds;
 // Before the deadline of a stop: SIGTERM, for a rank that does not listen to its socket.
 constexpr milliseconds kTermLead{40'000};
 constexpr milliseconds kKillAgain{1000};
+// Between two calls of OnTime: longer, and the worker itself did not run. Its ranks may have moved unseen.
+constexpr milliseconds kOwnStall{5000};
 
 }  // namespace
 
@@ -47,6 +49,7 @@ Effects Supervisor::StopAll(TimePoint now, milliseconds grace) {
 }
 
 Effects Supervisor::OnTime(TimePoint now) {
+  EndHung(now);
   for (auto& [key, rank] : ranks_) {
     if (rank.cleared) continue;
     if (rank.wait_status) {
@@ -62,6 +65,7 @@ Effects Supervisor::OnTime(TimePoint now) {
       Logs(Log::Level::kWarning, Text(key) + ": killing process " + std::to_string(rank.pid));
       effects_.push_back(Signal{key, rank.pid, SIGKILL, true});
       rank.kill_at = now + kKillAgain;
+      rank.killed = true;
     }
   }
   std::erase_if(ranks_, [](const auto& e) { return e.second.forgotten(); });
@@ -72,11 +76,40 @@ TimePoint Supervisor::NextTimer() const {
   TimePoint next = TimePoint::max();
   for (const auto& [key, rank] : ranks_) {
     if (rank.cleared) continue;
+    // Overdue and not to blame: look again in a while.
+    if (rank.watched() && looked_)
+      next = std::min(next, std::max(rank.watch.Deadline(), *looked_ + std::chrono::seconds(1)));
     next = std::min(next, !rank.wait_status ? std::min(rank.term_at, rank.kill_at)
                           : rank.connected  ? rank.finalize_at
                                             : TimePoint{});
   }
   return next;
+}
+
+void Supervisor::EndHung(TimePoint now) {
+  const bool stalled = looked_ && now - *looked_ > kOwnStall;
+  looked_ = now;
+  std::map<std::pair<std::string, int>, std::vector<Key>> gangs;
+  for (auto& [key, rank] : ranks_) {
+    if (!rank.watched()) continue;
+    if (!rank.watch.begun()) rank.watch.Begin(now);
+    // What it says waits unread while its buffer is full.
+    if (stalled || rank.paused) rank.watch.Forgive(now);
+    gangs[{std::get<0>(key), std::get<1>(key)}].push_back(key);
+  }
+  for (const auto& [attempt, keys] : gangs) {
+    std::vector<const ProgressWatch*> watches;
+    for (const Key& key : keys) watches.push_back(&ranks_.at(key).watch);
+    if (const auto culprit = Culprit(now, watches)) DeclareHung(now, keys[*culprit], ranks_.at(keys[*culprit]));
+  }
+}
+
+void Supervisor::DeclareHung(TimePoint now, const Key& key, Rank& rank) {
+  rank.hung = rank.watch.Sentence(now);
+  Logs(Log::Level::kError, Text(key) + " hangs: " + rank.hung);
+  effects_.push_back(Dump{key, rank.pid});
+  Command(now, key, rank, v1::Command::KIND_ABORT, rank.hung, kAbortGrace);
+  AbortPeers(now, key, Text(key) + " hangs: " + rank.hung);
 }
 
 void Supervisor::AbortPeers(TimePoint now, const Key& gone, const std::string& cause) {

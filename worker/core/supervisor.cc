@@ -134,6 +134,7 @@ void Supervisor::OnLaunch(const v1::Launch& launch) {
     if (!added) continue;
     Rank& rank = entry->second;
     rank.launch = launch;
+    rank.watch = ProgressWatch(hang_);
     rank.slot = assignment.slot();
     if (const std::string why = WhyNot(rank); !why.empty()) {
       rank.wait_status = 0;
@@ -250,8 +251,18 @@ void Supervisor::Finalize(const Key& key, Rank& rank) {
   exited.set_reason(ReasonOfStatus(*rank.wait_status, message, code));
   exited.set_code(code);
   exited.set_message(message);
+  // The signal was ours: it says nothing of what ended the attempt.
+  if (rank.killed && exited.reason() == v1::EXIT_REASON_SIGNALLED) {
+    exited.set_reason(v1::EXIT_REASON_ABORTED);
+    exited.set_message("did not leave when told to (" + rank.asked->cause() + "): killed");
+  }
+  if (!rank.hung.empty()) {
+    exited.set_reason(v1::EXIT_REASON_HUNG);
+    exited.set_message(rank.hung);
+  }
   // Its own words say more than a code, unless a signal cut it short after them.
-  if (rank.leaving && exited.reason() != v1::EXIT_REASON_SIGNALLED) exited.set_message(rank.leaving->message());
+  if (rank.leaving && rank.hung.empty() && exited.reason() != v1::EXIT_REASON_SIGNALLED)
+    exited.set_message(rank.leaving->message());
   if (rank.leaving && exited.reason() == v1::EXIT_REASON_NUMERIC)
     exited.set_nonfinite_step(rank.leaving->nonfinite_step());
   Logs(Log::Level::kInfo, Text(key) + ": process " + std::to_string(rank.pid) + " ended with " +
@@ -343,6 +354,11 @@ bool Supervisor::OnSays(const Key& key, const v1::RankSays& says, Effects& effec
   rank.paused = rank.reports.full() && !rank.wait_status;
   effects = Take();
   return !rank.paused;
+}
+
+void Supervisor::OnProgress(TimePoint now, const Key& from, const v1::Progress& progress) {
+  const auto found = ranks_.find(from);
+  if (found != ranks_.end()) found->second.watch.OnProgress(now, progress);
 }
 
 void Supervisor::OnRankStreamEnd(const Key& key) {

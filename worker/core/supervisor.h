@@ -7,6 +7,9 @@
 // How a rank is ended. Stop: the rank is told, gets SIGTERM (the same wish) 40 s before the deadline, at once if the
 // grace is shorter, and SIGKILL at it. Abort and fence: told, SIGKILL after 1 s; at once when it is not connected.
 // SIGKILL is for the process group and repeated each second until the process is gone.
+//
+// A rank that stands still (hang.h) has its stacks saved, is ended as by Abort and reported as HUNG; its peers are
+// aborted with it.
 
 #include <chrono>
 #include <cstdint>
@@ -20,6 +23,7 @@
 
 #include "vicreg/v1/rank_service.pb.h"
 #include "vicreg/v1/worker_service.pb.h"
+#include "worker/core/hang.h"
 #include "worker/core/report_buffer.h"
 
 namespace vicreg::worker {
@@ -69,6 +73,11 @@ struct Signal {
   int number = 0;
   bool group = false;  // for the process group it leads
 };
+// Of a process that hangs: save what its threads are doing, before it is ended.
+struct Dump {
+  Key key;
+  int pid = 0;
+};
 // Its process has ended and nothing more is expected of it: remove what was kept to find it again.
 struct Clear {
   Key key;
@@ -77,7 +86,7 @@ struct Log {
   enum class Level { kInfo, kWarning, kError } level;
   std::string sentence;
 };
-using Effect = std::variant<Tell, Say, ReadOn, Start, Signal, Clear, Log>;
+using Effect = std::variant<Tell, Say, ReadOn, Start, Signal, Dump, Clear, Log>;
 using Effects = std::vector<Effect>;
 
 // Between asking a rank to leave at once and SIGKILL: peers must be gone within 2 s of a rank's death.
@@ -85,7 +94,7 @@ inline constexpr std::chrono::milliseconds kAbortGrace{1000};
 
 class Supervisor {
  public:
-  explicit Supervisor(Offer offer) : offer_(std::move(offer)) {}
+  explicit Supervisor(Offer offer, const HangOptions& hang = {}) : offer_(std::move(offer)), hang_(hang) {}
 
   // ---- the coordinator's stream ----
   // A new stream, or none. Nothing is told before Welcome was handled: what is kept goes first, in order.
@@ -109,12 +118,14 @@ class Supervisor {
   bool OnHello(const v1::Hello& hello, Effects& effects);
   // False: it was kept, but the rank's buffer is full; read no more until ReadOn (report_buffer.h).
   bool OnSays(const Key& from, const v1::RankSays& says, Effects& effects);
+  void OnProgress(TimePoint now, const Key& from, const v1::Progress& progress);
   void OnRankStreamEnd(const Key& key);
   // Why a rendezvous call is not relayed; empty: it is.
   std::string Refusal(const Key& from, const std::string& secret) const;
 
   // ---- time ----
-  // Signals that are due, and ends whose last words were waited for. After every event, and at NextTimer.
+  // Signals that are due, ranks that hang, and ends whose last words were waited for. After every event, and at
+  // NextTimer.
   Effects OnTime(TimePoint now);
   // TimePoint::max(): nothing is due. May be long past.
   TimePoint NextTimer() const;
@@ -141,9 +152,14 @@ class Supervisor {
     std::optional<int> wait_status;     // the process has ended
     TimePoint finalize_at{};            // of an ended one: no longer wait for its stream
     TimePoint term_at = TimePoint::max(), kill_at = TimePoint::max();
+    ProgressWatch watch;
+    std::string hung;     // why it was declared so; empty: it was not
+    bool killed = false;  // by us
     bool exit_reported = false;
     bool cleared = false;  // no process, and nothing left of one
     bool on_gpu() const { return launch.spec().device() == v1::DEVICE_GPU; }
+    // Nothing but its own progress decides when it ends.
+    bool watched() const { return pid != 0 && !wait_status && !asked && !exit_reported; }
     bool forgotten() const { return cleared && exit_reported && reports.empty(); }
   };
 
@@ -159,6 +175,8 @@ class Supervisor {
   void Fence(TimePoint now, const Key& key, Rank& rank);
   void Report(const Key& key, Rank& rank, v1::RankReport report, std::int64_t rank_sequence);
   void ReportNotStarted(const Key& key, Rank& rank, const std::string& why);
+  void EndHung(TimePoint now);
+  void DeclareHung(TimePoint now, const Key& key, Rank& rank);
   void AbortPeers(TimePoint now, const Key& gone, const std::string& cause);
   void Finalize(const Key& key, Rank& rank);
   // Why its process may not be started; empty: it may.
@@ -170,11 +188,13 @@ class Supervisor {
   Effects Take() { return std::exchange(effects_, {}); }
 
   Offer offer_;
+  HangOptions hang_;
   std::int64_t incarnation_ = 0, heartbeat_ = 0;
   bool open_ = false, welcomed_ = false;  // the second implies the first
   bool stopping_ = false;
   std::map<Key, Rank> ranks_;
-  Effects effects_;  // of the event being handled
+  std::optional<TimePoint> looked_;  // when OnTime was called last
+  Effects effects_;                  // of the event being handled
 };
 
 }  // namespace vicreg::worker

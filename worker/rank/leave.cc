@@ -1,11 +1,15 @@
 #include "worker/rank/leave.h"
 
+#include <execinfo.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <exception>
 #include <iostream>
 #include <thread>
+
+#include "common/process.h"
 
 namespace vicreg::rank {
 namespace {
@@ -25,7 +29,21 @@ void Terminate() {
   _exit(70);
 }
 
+void ShowStack(int) {
+  void* frames[64];
+  backtrace_symbols_fd(frames, backtrace(frames, 64), STDERR_FILENO);
+}
+
 }  // namespace
+
+void ShowStackWhenAsked() {
+  void* frame = nullptr;
+  backtrace(&frame, 1);  // loads what it needs: a handler may not
+  struct sigaction action {};
+  action.sa_handler = ShowStack;
+  action.sa_flags = SA_RESTART;
+  sigaction(kStackSignal, &action, nullptr);
+}
 
 void AbortAndExit(int code, const std::function<void()>& abort, std::chrono::milliseconds limit) {
   std::thread([=] {

@@ -17,4 +17,7 @@ namespace vicreg::rank {
 // so when a collective takes too long or a peer is lost, while the thread that waits for the GPU never comes back.
 void OnLostThread(void (*leave)(const std::string& what));
 
+// From now on kStackSignal (common/process.h) writes the stack of the thread that takes it, the main one, to stderr.
+void ShowStackWhenAsked();
+
 }  // namespace vicreg::rank

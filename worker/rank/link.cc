@@ -11,6 +11,8 @@
 namespace vicreg::rank {
 namespace {
 
+constexpr std::chrono::seconds kProgressEvery{1};
+
 class RelayedStore : public train::KeyValueStore {
  public:
   explicit RelayedStore(Link& link) : link_(link) {}
@@ -84,9 +86,10 @@ class RelayedStore : public train::KeyValueStore {
 }  // namespace
 
 Link::Link(const std::string& socket_path, v1::Hello hello, OnCommand on_command,
-           std::chrono::milliseconds orphan_grace)
+           std::chrono::milliseconds orphan_grace, Where where)
     : hello_(std::move(hello)),
       on_command_(std::move(on_command)),
+      where_(std::move(where)),
       orphan_grace_(orphan_grace),
       stub_(v1::RankService::NewStub([&] {
         grpc::ChannelArguments arguments;
@@ -185,11 +188,22 @@ void Link::Serve() {
 }
 
 void Link::Write(Stream& stream) {
+  auto next_progress = std::chrono::steady_clock::now();
   while (true) {
     v1::AttachRequest request;
+    if (where_ && std::chrono::steady_clock::now() >= next_progress) {
+      next_progress = std::chrono::steady_clock::now() + kProgressEvery;
+      *request.mutable_progress() = where_();
+      if (!stream.Write(request)) return;
+    }
     {
       std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return !connected_ || unsent_ < next_ || closing_; });
+      const auto due = [&] { return !connected_ || unsent_ < next_ || closing_; };
+      if (!where_) {
+        changed_.wait(lock, due);
+      } else if (!changed_.wait_until(lock, next_progress, due)) {
+        continue;
+      }
       if (!connected_) return;
       if (unsent_ >= next_) break;  // closing, and all was sent
       // Committed while it was repeated: nothing to send.

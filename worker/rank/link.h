@@ -32,11 +32,14 @@ namespace vicreg::rank {
 class Link {
  public:
   using OnCommand = std::function<void(const v1::Command&)>;  // on the link's thread, or in Say
+  using Where = std::function<v1::Progress()>;                // on a thread of the link, about once a second
 
   static constexpr std::size_t kMostUnackedBytes = std::size_t{256} << 20;
   static constexpr std::chrono::seconds kLeaveGrace{120};
 
-  Link(const std::string& socket_path, v1::Hello hello, OnCommand on_command, std::chrono::milliseconds orphan_grace);
+  // `where`, if there is one, says each second how far the rank is.
+  Link(const std::string& socket_path, v1::Hello hello, OnCommand on_command, std::chrono::milliseconds orphan_grace,
+       Where where = nullptr);
 
   // Waits for the worker's answer to Hello. PermissionDenied: not a rank of this worker.
   absl::StatusOr<v1::Assignment> WaitForAssignment(std::chrono::seconds timeout);
@@ -68,6 +71,7 @@ class Link {
   using TimePoint = std::chrono::steady_clock::time_point;
   const v1::Hello hello_;
   const OnCommand on_command_;
+  const Where where_;
   const std::chrono::milliseconds orphan_grace_;
   std::unique_ptr<v1::RankService::Stub> stub_;
   mutable std::mutex mutex_;

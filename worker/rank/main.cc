@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
 #include <deque>
 #include <iostream>
@@ -71,6 +72,20 @@ Ending EndingOf(train::ExitReason reason) {
       break;
   }
   return {v1::EXIT_REASON_INTERNAL, 70};
+}
+
+train::Progress progress;
+
+v1::Progress Where() {
+  const train::Progress::Seen seen = progress.Look();
+  v1::Progress out;
+  out.set_phase(static_cast<v1::Progress::Phase>(seen.phase));
+  out.set_step(seen.step);
+  out.set_units(seen.units);
+  out.set_collectives(seen.collectives);
+  out.set_waits_for_peers(seen.waits_for_peers);
+  out.set_slowest_ms(static_cast<std::int32_t>(std::min<std::int64_t>(seen.slowest.count(), 86'400'000)));
+  return out;
 }
 
 // Turns what the trainer tells into reports.
@@ -150,6 +165,7 @@ class Reporter : public train::Observer {
 };
 
 [[noreturn]] void Leave(Link& link, train::Outcome outcome) {
+  progress.Enter(train::Progress::Phase::kLeaving);
   Ending ending = EndingOf(outcome.reason);
   spdlog::info("{}: {}", vicreg::ShortName(ending.reason), outcome.message);
   const bool good = outcome.reason == train::ExitReason::kCompleted || outcome.reason == train::ExitReason::kStopped;
@@ -219,7 +235,7 @@ int CheckDevice(const std::string& name) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::string folder, socket_path, job;
+  std::string folder, socket_path, job, address = "127.0.0.1";
   int attempt = 0, rank = 0, collective_timeout = 60;
   std::int64_t grace = orphan_grace.count();
   CLI::App app("One rank of a training attempt; started by vicreg-worker.", "vicreg-rank");
@@ -233,6 +249,7 @@ int main(int argc, char** argv) {
                  "coordinator")
       ->capture_default_str()
       ->check(CLI::Range(1, 86'400));
+  app.add_option("--address", address, "Address to listen on for peers")->capture_default_str();
   app.add_option("--collective-timeout", collective_timeout,
                  "Seconds to wait for peers at the rendezvous and in each collective")
       ->capture_default_str()
@@ -259,6 +276,7 @@ int main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);
   signal(SIGTERM, OnTerm);
   signal(SIGINT, SIG_IGN);
+  vicreg::rank::ShowStackWhenAsked();
 
   char secret[32];
   if (read(3, secret, sizeof secret) != static_cast<ssize_t>(sizeof secret)) {
@@ -273,7 +291,7 @@ int main(int argc, char** argv) {
   hello.set_pid(getpid());
   hello.set_build(vicreg::kVersion);
   hello.set_secret(std::string(secret, sizeof secret));
-  Link link(socket_path, hello, OnCommand, orphan_grace);
+  Link link(socket_path, hello, OnCommand, orphan_grace, Where);
   to_worker = &link;
   vicreg::rank::OnLostThread(OnLost);
   const auto assignment = link.WaitForAssignment(std::chrono::seconds(60));
@@ -292,6 +310,7 @@ int main(int argc, char** argv) {
   train::RankContext context;
   context.rank = rank;
   context.world_size = assignment->world_size();
+  context.address = address;
   context.device = assignment->spec().device() == v1::DEVICE_GPU ? train::Device::kGpu : train::Device::kCpu;
   context.collective_timeout = std::chrono::seconds(collective_timeout);
   context.attempt = attempt;
@@ -306,6 +325,7 @@ int main(int argc, char** argv) {
         train::ResumePoint{assignment->resume().step(), assignment->resume().path(), assignment->resume().hash()};
   context.substituted_step = assignment->substituted_step();
   context.store = vicreg::rank::MakeStore(link);
+  context.progress = &progress;
   spdlog::info("job {} attempt {} rank {} of {}, {} threads", job, attempt, rank, context.world_size, context.threads);
   Reporter reporter(link);
   Leave(link, train::Run(resolved->recipe, context, stop, reporter));

@@ -56,6 +56,13 @@ class Training {
  private:
   bool lead() const { return group_.rank() == 0; }
 
+  void Enter(Progress::Phase next) {
+    if (context_.progress != nullptr) context_.progress->Enter(next);
+  }
+  void Done() {
+    if (context_.progress != nullptr) context_.progress->Done(step);
+  }
+
   void Open() {
     for (const std::string& why : {WhyNotTheseLibraries(), WhyNot(context_.device)}) {
       if (!why.empty()) throw RankError(ExitReason::kConfig, why);
@@ -65,12 +72,14 @@ class Training {
     if (recipe_.knn.enabled) OpenQueries();
     phase = "rendezvous";
     if (context_.world_size > 1) {
+      const Progress::Waiting waiting(context_.progress);
       ProcessGroupOptions options;
       options.rank = context_.rank;
       options.world_size = context_.world_size;
+      options.host = context_.address;
       options.device = context_.device;
       options.timeout = context_.collective_timeout;
-      group_ = Group(MakeProcessGroup(context_.store, options), context_.rank, context_.world_size);
+      group_ = Group(MakeProcessGroup(context_.store, options), context_.rank, context_.world_size, context_.progress);
     }
     phase = "setup";
     learner_ = std::make_unique<Learner>(recipe_, group_, TorchDevice(context_.device));
@@ -122,6 +131,7 @@ class Training {
 
   void Step() {
     const auto begin = Steady::now();
+    Enter(Progress::Phase::kStep);
     phase = "data";
     Batch batch = loader_->Next();
     phase = "learn";
@@ -129,6 +139,7 @@ class Training {
         LearningRate(step, total_steps_, warmup_, recipe_.optimizer.peak_lr, recipe_.schedule.final_fraction);
     const Update update = learner_->Learn(batch, rate, step + 1, total_steps_);
     ++step;
+    Done();
     if (!stepping_) {
       stepping_ = true;
       observer_.OnStepping(step);
@@ -176,6 +187,7 @@ class Training {
 
   double Knn() {
     phase = "evaluation";
+    Enter(Progress::Phase::kEvaluation);
     const at::Tensor bank = Represent(learner_->network(), images_, recipe_.augmentation.size, group_);
     const at::Tensor queries = Represent(learner_->network(), queries_, recipe_.augmentation.size, group_);
     const double accuracy =
@@ -192,9 +204,11 @@ class Training {
     phase = "checkpoint";
     last_checkpoint_ = step;
     if (!lead()) return;
+    Enter(Progress::Phase::kCheckpoint);
     const SavedCheckpoint saved =
         SaveCheckpoint(context_.artifact_root, Id(), learner_->model(), learner_->optimizer_state());
     observer_.OnCheckpoint({step, saved.path, saved.hash, saved.bytes});
+    Done();
     // Only this attempt's own older ones; the one it resumed from stays until the coordinator no longer needs it. While
     // the coordinator is away nothing new is committed, and more than `keep` may lie here.
     written_.push_back({step, saved.path, saved.hash, saved.bytes});
@@ -208,6 +222,7 @@ class Training {
   void Export() {
     phase = "export";
     if (!lead()) return;
+    Enter(Progress::Phase::kCheckpoint);
     observer_.OnExport(SaveExport(context_.artifact_root, Id(), learner_->model(), recipe::Serialize(recipe_)));
   }
 

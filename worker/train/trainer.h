@@ -14,6 +14,7 @@
 #include "worker/train/device.h"
 #include "worker/train/distributed/key_value_store.h"
 #include "worker/train/error.h"
+#include "worker/train/progress.h"
 
 namespace vicreg::train {
 
@@ -70,6 +71,7 @@ struct RankContext {
   int rank = 0, world_size = 1;
   Device device = Device::kCpu;
   std::chrono::milliseconds collective_timeout{60'000};
+  std::string address = "127.0.0.1";  // listened on for peers
   int attempt = 1;
   std::string job_id = "local", project = "default";
   std::string recipe_hash;
@@ -80,6 +82,7 @@ struct RankContext {
   std::optional<ResumePoint> resume;
   std::int64_t substituted_step = 0;     // 1-based: its batch is replaced by another draw; 0: none
   std::shared_ptr<KeyValueStore> store;  // rendezvous; may be null when world_size is 1
+  Progress* progress = nullptr;          // told where the run is; outlives it
 };
 
 struct Outcome {

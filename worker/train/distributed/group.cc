@@ -6,8 +6,8 @@
 
 namespace vicreg::train {
 
-Group::Group(std::shared_ptr<ProcessGroupHandle> handle, int rank, int size)
-    : handle_(std::move(handle)), rank_(rank), size_(size) {}
+Group::Group(std::shared_ptr<ProcessGroupHandle> handle, int rank, int size, Progress* progress)
+    : handle_(std::move(handle)), rank_(rank), size_(size), progress_(progress) {}
 
 void Group::Count(const at::Tensor& tensor) {
   ++collectives_;
@@ -31,13 +31,17 @@ Gathering Group::StartAllGather(const at::Tensor& mine) {
   at::Tensor received = at::empty(flat, input.options());
   const auto& backend = input.is_cpu() ? handle_->host : handle_->backend;
   const auto work = backend->_allgather_base(received, input);
-  return {received, std::move(stacked), [work, input] { work->wait(); }};
+  return {received, std::move(stacked), [work, input, progress = progress_] {
+            const Progress::Waiting waiting(progress);
+            work->wait();
+          }};
 }
 
 void Group::AllReduceSum(at::Tensor& tensor) {
   if (size_ == 1) return;
   Count(tensor);
   std::vector<at::Tensor> tensors = {tensor};
+  const Progress::Waiting waiting(progress_);
   handle_->backend->allreduce(tensors)->wait();
 }
 

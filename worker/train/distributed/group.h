@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "worker/train/distributed/process_group.h"
+#include "worker/train/progress.h"
 
 namespace vicreg::train {
 
@@ -33,7 +34,8 @@ class Gathering {
 class Group {
  public:
   Group() = default;  // of one
-  Group(std::shared_ptr<ProcessGroupHandle> handle, int rank, int size);
+  // `progress` is told when this rank waits for its peers; it outlives the group, or is null.
+  Group(std::shared_ptr<ProcessGroupHandle> handle, int rank, int size, Progress* progress = nullptr);
 
   int rank() const { return rank_; }
   int size() const { return size_; }
@@ -49,6 +51,8 @@ class Group {
   std::int64_t collectives() const { return collectives_; }
   std::int64_t bytes() const { return bytes_; }
 
+  Progress* progress() const { return progress_; }  // may be null
+
   // Null for a group of one.
   const std::shared_ptr<ProcessGroupHandle>& handle() const { return handle_; }
 
@@ -57,6 +61,7 @@ class Group {
 
   std::shared_ptr<ProcessGroupHandle> handle_;
   int rank_ = 0, size_ = 1;
+  Progress* progress_ = nullptr;
   std::int64_t collectives_ = 0, bytes_ = 0;
 };
 

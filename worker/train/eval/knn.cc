@@ -101,8 +101,10 @@ at::Tensor Represent(const Network& network, const ImageSet& images, int size, G
     return network.Represent(samples.to(network.device()));
   };
   std::vector<at::Tensor> parts;
-  for (std::int64_t i = begin; i < end; i += kBlock)
+  for (std::int64_t i = begin; i < end; i += kBlock) {
     parts.push_back(represent(i, std::min<std::int64_t>(i + kBlock, end)));
+    if (group.progress() != nullptr) group.progress()->Done();
+  }
   const at::Tensor probe = parts.empty() ? represent(0, 1).narrow(0, 0, 0) : parts[0];
   at::Tensor own = at::zeros({share, probe.size(1)}, probe.options());
   if (!parts.empty()) own.narrow(0, 0, end - begin).copy_(at::cat(parts));
