@@ -27,7 +27,7 @@ absl::Status SetNodeAdmin(Transaction& tx, const std::string& name, AdminState a
                                                     : "drained by " + actor + ": its gangs leave";
   }
   if (admin != AdminState::kDraining) return absl::OkStatus();
-  for (const Job* job : tx.LiveJobs()) {
+  for (const Job* job : tx.HoldingJobs()) {
     if (NodesOf(*job).count(name) == 0 || job->state == JobState::kStopping) continue;
     if (!HoldsProcesses(*job) && job->state != JobState::kReserved) continue;
     Stop(tx, tx.EditJob(job->id), Destination::kRequeue, Reason::kDrained, grace_seconds,

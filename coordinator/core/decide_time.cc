@@ -1,12 +1,13 @@
 #include "coordinator/core/attempt.h"
 #include "coordinator/core/decide.h"
+#include "coordinator/core/index.h"
 #include "coordinator/core/scheduler.h"
 
 namespace vicreg::core {
 namespace {
 
 void GiveUp(Transaction& tx, const std::string& node) {
-  for (const Job* found : tx.LiveJobs()) {
+  for (const Job* found : tx.HoldingJobs()) {
     if (NodesOf(*found).count(node) == 0) continue;
     if (found->state == JobState::kReserved) {
       Unreserve(tx, tx.EditJob(found->id), "node " + node + " was lost", "coordinator");
@@ -47,10 +48,12 @@ void OnTime(Transaction& tx, std::chrono::milliseconds since_start) {
       GiveUp(tx, name);
     }
   }
-  for (const Job* found : tx.LiveJobs()) {
-    if (found->state == JobState::kReserved && tx.now >= found->deadline) {
+  for (const Job* found : tx.HoldingJobs()) {
+    if (found->state == JobState::kReserved && tx.now >= found->deadline)
       Unreserve(tx, tx.EditJob(found->id), "workers did not confirm within 10 s", "coordinator");
-    } else if (found->state == JobState::kBackoff && tx.now >= found->not_before) {
+  }
+  for (const Job* found : tx.DelayedJobs()) {
+    if (tx.now >= found->not_before) {
       Job& job = tx.EditJob(found->id);
       job.ranks.clear();
       Requeue(tx, job, Reason::kNone, "delay over, queued again", "coordinator");
@@ -129,7 +132,7 @@ Foreseen PlanOf(const Transaction& tx, Job job) {
 }
 
 void Recover(Transaction& tx) {
-  for (const Job* found : tx.LiveJobs()) {
+  for (const Job* found : tx.HoldingJobs()) {
     if (found->state == JobState::kReserved)
       Unreserve(tx, tx.EditJob(found->id), "the coordinator restarted before all workers confirmed", "coordinator");
   }

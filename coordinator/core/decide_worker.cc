@@ -15,7 +15,7 @@ bool IsHeld(const std::vector<Held>& held, const Job& job, const Rank& rank) {
 // What the node was told and may not have heard, and what it should hold and does not.
 void Reconcile(Transaction& tx, const std::string& node, std::int64_t incarnation, bool same_process,
                const std::vector<Held>& held) {
-  for (const Job* found : tx.LiveJobs()) {
+  for (const Job* found : tx.HoldingJobs()) {
     if (NodesOf(*found).count(node) == 0) continue;
     Job& job = tx.EditJob(found->id);
     if (job.state == JobState::kReserved) {

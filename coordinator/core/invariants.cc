@@ -1,9 +1,11 @@
 #include "coordinator/core/invariants.h"
 
+#include "coordinator/core/index.h"
+
 namespace vicreg::core {
 
 std::vector<std::string> Broken(const State& state) {
-  std::vector<std::string> broken;
+  std::vector<std::string> broken = BrokenIndexes(state);
   std::map<std::pair<std::string, int>, std::string> claims;
   for (const auto& [id, job] : state.jobs) {
     const bool active = HoldsSlots(job.state);
@@ -19,8 +21,6 @@ std::vector<std::string> Broken(const State& state) {
       }
     }
     if (IsTerminal(job.state) && job.reason == Reason::kNone) broken.push_back(id + " ended without a reason");
-    if (IsTerminal(job.state) == (state.live.count({job.queue_seq, id}) != 0))
-      broken.push_back(id + " is wrong in the index of live jobs");
     if (job.state == JobState::kRunning) {
       for (const Rank& rank : job.ranks) {
         if (rank.settled() && rank.exit_reason != ExitReason::kCompleted)

@@ -42,6 +42,8 @@ int Misfit::Total() const {
 }
 
 std::optional<Explanation> Misfit::Never() const {
+  // Each answer below means that this is not so; the usual answer is worth no look at every node.
+  if (Total() >= job.min_world && FitsWhenEmpty(slots, eligible, job.min_world, job.topology)) return std::nullopt;
   std::set<std::string> offered, labels;
   int ready = 0, offering = 0, closed = 0;
   for (const Node* node : nodes) {

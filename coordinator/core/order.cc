@@ -1,32 +1,52 @@
 #include "coordinator/core/order.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace vicreg::core {
 
-Order::Order(const std::vector<const Job*>& pending, std::map<std::string, int> held, const Transaction& state)
-    : held_(std::move(held)) {
-  for (const Job* job : pending) {
-    pending_[job->priority][job->project].push_back(job);
-    if (weight_.count(job->project) == 0) weight_[job->project] = state.FindProject(job->project).weight;
+Order::Order(std::map<std::string, int> held, const Transaction& state)
+    : held_(std::move(held)), classes_(state.QueuedClasses()), current_(classes_.end()) {
+  for (auto alike = classes_.begin(); alike != classes_.end(); ++alike) {
+    const std::string& project = alike->second.project();
+    if (weight_.count(project) == 0) weight_[project] = state.FindProject(project).weight;
+    held_.try_emplace(project, 0);
+    Enter(alike);
   }
 }
 
+bool Order::Later(const Turn& a, const Turn& b) {
+  if (a.priority != b.priority) return a.priority < b.priority;
+  return std::pair(a.share, a.queue_seq) > std::pair(b.share, b.queue_seq);
+}
+
+void Order::Enter(Classes::iterator alike) {
+  const QueuedClass& queued = alike->second;
+  const Job* oldest = queued.Front();
+  if (oldest == nullptr) return;
+  heap_.push_back({queued.priority(), ShareOf(queued.project()), oldest->queue_seq, alike});
+  std::push_heap(heap_.begin(), heap_.end(), Later);
+}
+
 const Job* Order::Next() {
-  if (pending_.empty()) return nullptr;
-  auto& projects = pending_.begin()->second;
-  auto first = projects.begin();
-  const auto rank = [&](const auto& entry) {
-    return std::pair(held_[entry.first] / weight_[entry.first], entry.second.front()->queue_seq);
-  };
-  for (auto next = projects.begin(); next != projects.end(); ++next) {
-    if (rank(*next) < rank(*first)) first = next;
+  while (!heap_.empty()) {
+    std::pop_heap(heap_.begin(), heap_.end(), Later);
+    const Turn turn = heap_.back();
+    heap_.pop_back();
+    if (turn.share != ShareOf(turn.alike->second.project())) {  // slots were given to its project since
+      Enter(turn.alike);
+      continue;
+    }
+    current_ = turn.alike;
+    return current_->second.Front();
   }
-  const Job* job = first->second.front();
-  first->second.pop_front();
-  if (first->second.empty()) projects.erase(first);
-  if (projects.empty()) pending_.erase(pending_.begin());
-  return job;
+  return nullptr;
+}
+
+void Order::Placed(int slots) {
+  held_[current_->second.project()] += slots;
+  current_->second.Pop();
+  Enter(current_);
 }
 
 }  // namespace vicreg::core

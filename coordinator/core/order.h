@@ -1,9 +1,8 @@
 #pragma once
 
-// Who may choose slots first: priority, then the project that has least for its weight, then age.
+// Who may choose slots first: priority, then the project that has least for its weight, then age. Jobs of one class
+// (index.h) are alike, so only the oldest of each is looked at, and a class whose oldest waits is done with.
 
-#include <deque>
-#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -14,18 +13,35 @@ namespace vicreg::core {
 
 class Order {
  public:
-  // `pending` in order of age; `held`: slots that each project's gangs hold.
-  Order(const std::vector<const Job*>& pending, std::map<std::string, int> held, const Transaction& state);
+  // `held`: slots that each project's gangs hold. `state` must not change meanwhile.
+  Order(std::map<std::string, int> held, const Transaction& state);
 
-  // Null: none is left.
+  // Null: none is left. One of Placed and Drop answers for it before the next.
   const Job* Next();
+  const std::string& alike() const { return current_->first; }  // the class of the newest
   // It was given `slots`: its project's turn comes later.
-  void Placed(const Job& job, int slots) { held_[job.project] += slots; }
+  void Placed(int slots);
+  // It waits, and so do all of its class.
+  void Drop() {}
 
  private:
-  std::map<int, std::map<std::string, std::deque<const Job*>>, std::greater<>> pending_;
+  using Classes = std::map<std::string, QueuedClass>;
+  // What a class was worth when it was put into the heap; its share may only have grown since.
+  struct Turn {
+    int priority = 0;
+    double share = 0;
+    std::int64_t queue_seq = 0;
+    Classes::iterator alike;
+  };
+  static bool Later(const Turn& a, const Turn& b);
+  double ShareOf(const std::string& project) const { return held_.at(project) / weight_.at(project); }
+  void Enter(Classes::iterator alike);
+
   std::map<std::string, int> held_;
   std::map<std::string, double> weight_;
+  Classes classes_;
+  std::vector<Turn> heap_;
+  Classes::iterator current_;
 };
 
 }  // namespace vicreg::core

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "coordinator/core/fit.h"
+#include "coordinator/core/index.h"
 #include "coordinator/core/misfit.h"
 #include "coordinator/core/order.h"
 #include "coordinator/core/preempt.h"
@@ -16,12 +17,7 @@ namespace {
 class Pass {
  public:
   explicit Pass(const Transaction& state)
-      : state_(state), nodes_(state.Nodes()), preemptions_(state.RecentPreemptions()) {
-    for (const Job* job : state.LiveJobs()) {
-      if (job->state == JobState::kQueued) pending_.push_back(job);
-      if (HoldsSlots(job->state)) running_.push_back(job);
-    }
-  }
+      : state_(state), nodes_(state.Nodes()), preemptions_(state.RecentPreemptions()), running_(state.HoldingJobs()) {}
 
   Plan Make() {
     std::map<std::string, int> held;
@@ -29,11 +25,13 @@ class Pass {
       held[job->project] += job->world_size;
       held_[{job->project, job->slot_kind}] += job->world_size;
     }
-    Order order(pending_, std::move(held), state_);
+    Order order(std::move(held), state_);
     while (const Job* job = order.Next()) {
-      const std::string alike = ClassOf(*job);
-      if (plan_.waiting.count(alike) != 0) continue;
-      if (const int slots = Give(*job, alike); slots > 0) order.Placed(*job, slots);
+      if (const int slots = Give(*job, order.alike()); slots > 0) {
+        order.Placed(slots);
+      } else {
+        order.Drop();
+      }
     }
     for (const Job* job : running_) Grow(*job);
     return std::move(plan_);
@@ -179,7 +177,7 @@ class Pass {
   const Transaction& state_;
   const std::vector<const Node*> nodes_;
   std::vector<TimePoint> preemptions_;  // of the last hour, those of this pass too
-  std::vector<const Job*> pending_, running_;
+  const std::vector<const Job*> running_;
   std::map<std::pair<std::string, std::string>, int> held_;  // by project and kind
   std::map<std::string, Pool> pools_;
   Plan plan_;
@@ -188,15 +186,6 @@ class Pass {
 }  // namespace
 
 Plan MakePlan(const Transaction& state) { return Pass(state).Make(); }
-
-std::string ClassOf(const Job& job) {
-  std::string key = job.project + "|" + job.queue + "|" + std::to_string(job.priority) + "|" +
-                    std::to_string(job.min_world) + "|" + std::to_string(job.max_world) + "|" + job.slot_kind + "|" +
-                    job.data_root + "|" + Name(job.topology.level) + (job.topology.required ? "!" : "");
-  for (const std::string& label : job.labels) key += "|+" + label;
-  for (const std::string& node : job.excluded) key += "|-" + node;
-  return key;
-}
 
 Explanation Explain(const Job& job, const std::map<std::string, Explanation>& waiting) {
   if (job.state == JobState::kQueued) {

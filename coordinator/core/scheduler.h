@@ -41,9 +41,6 @@ struct Plan {
 
 Plan MakePlan(const Transaction& state);
 
-// Jobs alike in all that placement looks at.
-std::string ClassOf(const Job& job);
-
 // What people read of a job: its own reason and sentence, or why its class waits.
 Explanation Explain(const Job& job, const std::map<std::string, Explanation>& waiting);
 

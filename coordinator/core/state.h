@@ -274,7 +274,18 @@ struct Queue {
 };
 using QueueKey = std::pair<std::string, std::string>;  // project, queue
 
-// Why the jobs of one class (scheduler.h) wait.
+// A job's place among others: the number it was given when it was submitted, which is its alone, and its id.
+using Age = std::pair<std::int64_t, std::string>;
+
+// Queued jobs that placement cannot tell apart (ClassOf), the oldest first.
+struct JobClass {
+  std::string project;
+  int priority = 0;
+  std::set<Age> jobs;
+  bool operator==(const JobClass&) const = default;
+};
+
+// Why the jobs of one class (index.h) wait.
 struct Explanation {
   Reason reason = Reason::kNone;
   std::string message;
@@ -287,7 +298,10 @@ struct State {
   std::map<std::string, Request> requests;
   std::map<std::string, Project> projects;
   std::map<QueueKey, Queue> queues;
-  std::set<std::pair<std::int64_t, std::string>> live;  // (queue_seq, id) of jobs that have not ended
+  // Indexes of `jobs` that Put (index.h) keeps: those that have not ended, that hold slots, that wait for a delay to
+  // pass, and the queued ones by class.
+  std::set<Age> live, holding, delayed;
+  std::map<std::string, JobClass> queued;
   // Not stored. Of the newest pass: why each class of queued jobs waits, and when time alone makes another pass worth
   // while (at once: none was made yet, or its commit failed); when preemptions were decided.
   std::map<std::string, Explanation> waiting;

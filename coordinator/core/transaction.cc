@@ -1,6 +1,8 @@
 #include "coordinator/core/transaction.h"
 
-#include <stdexcept>
+#include <algorithm>
+
+#include "coordinator/core/index.h"
 
 namespace vicreg::core {
 
@@ -88,15 +90,89 @@ Node& Transaction::AddNode(Node node) {
   return nodes_.emplace(name, std::move(node)).first->second;
 }
 
-std::vector<const Job*> Transaction::LiveJobs() const {
-  std::map<std::pair<std::int64_t, std::string>, const Job*> live;
-  for (const auto& key : state_.live) live[key] = FindJob(key.second);
-  for (const auto& [id, job] : jobs_) live[{job.queue_seq, id}] = &job;
-  std::vector<const Job*> jobs;
-  for (const auto& [key, job] : live) {
-    if (!IsTerminal(job->state)) jobs.push_back(job);
+// Those of an index that are not changed here, and the changed ones that belong to it now.
+std::vector<const Job*> Transaction::Merged(const std::set<Age>& stored, bool (*belongs)(const Job&)) const {
+  std::vector<const Job*> changed, all;
+  for (const auto& [id, job] : jobs_) {
+    if (belongs(job)) changed.push_back(&job);
   }
-  return jobs;
+  const auto older = [](const Job* a, const Job* b) { return AgeOf(*a) < AgeOf(*b); };
+  std::sort(changed.begin(), changed.end(), older);
+  all.reserve(stored.size() + changed.size());
+  auto next = changed.begin();
+  for (const Age& age : stored) {
+    if (jobs_.count(age.second) != 0) continue;
+    while (next != changed.end() && (*next)->queue_seq < age.first) all.push_back(*next++);
+    all.push_back(&state_.jobs.at(age.second));
+  }
+  all.insert(all.end(), next, changed.end());
+  return all;
+}
+
+std::vector<const Job*> Transaction::LiveJobs() const {
+  return Merged(state_.live, [](const Job& job) { return !IsTerminal(job.state); });
+}
+
+std::vector<const Job*> Transaction::HoldingJobs() const {
+  return Merged(state_.holding, [](const Job& job) { return HoldsSlots(job.state); });
+}
+
+std::vector<const Job*> Transaction::DelayedJobs() const {
+  return Merged(state_.delayed, [](const Job& job) { return job.state == JobState::kBackoff; });
+}
+
+std::map<std::string, QueuedClass> Transaction::QueuedClasses() const {
+  std::map<std::string, QueuedClass> classes;
+  for (const auto& [name, alike] : state_.queued) {
+    QueuedClass& here = classes.emplace(name, QueuedClass(*this, alike.project, alike.priority)).first->second;
+    here.stored_ = alike.jobs.begin();
+    here.stored_end_ = alike.jobs.end();
+    here.SkipChanged();
+  }
+  std::vector<const Job*> changed;
+  for (const auto& [id, job] : jobs_) {
+    if (job.state == JobState::kQueued) changed.push_back(&job);
+  }
+  std::sort(changed.begin(), changed.end(), [](const Job* a, const Job* b) { return AgeOf(*b) < AgeOf(*a); });
+  for (const Job* job : changed) {
+    const auto [here, added] = classes.try_emplace(ClassOf(*job), *this, job->project, job->priority);
+    here->second.changed_.push_back(job);
+  }
+  return classes;
+}
+
+std::size_t Transaction::QueuedCount(const std::string& project) const {
+  std::size_t count = 0;
+  for (const auto& [name, alike] : state_.queued) {
+    if (alike.project == project) count += alike.jobs.size();
+  }
+  const auto counts = [&](const Job& job) { return job.project == project && job.state == JobState::kQueued; };
+  for (const auto& [id, job] : jobs_) {
+    const auto before = state_.jobs.find(id);
+    if (before != state_.jobs.end() && counts(before->second)) --count;
+    if (counts(job)) ++count;
+  }
+  return count;
+}
+
+const Job* QueuedClass::Front() const {
+  const bool stored = stored_ != stored_end_;
+  if (!changed_.empty() && (!stored || AgeOf(*changed_.back()) < *stored_)) return changed_.back();
+  return stored ? &transaction_->state_.jobs.at(stored_->second) : nullptr;
+}
+
+void QueuedClass::Pop() {
+  const bool stored = stored_ != stored_end_;
+  if (!changed_.empty() && (!stored || AgeOf(*changed_.back()) < *stored_)) {
+    changed_.pop_back();
+  } else if (stored) {
+    ++stored_;
+    SkipChanged();
+  }
+}
+
+void QueuedClass::SkipChanged() {
+  while (stored_ != stored_end_ && transaction_->jobs_.count(stored_->second) != 0) ++stored_;
 }
 
 std::vector<const Node*> Transaction::Nodes() const {
@@ -197,15 +273,7 @@ std::vector<TimePoint> Transaction::RecentPreemptions() const {
 }
 
 void Transaction::ApplyTo(State& state) {
-  for (auto& [id, job] : jobs_) {
-    const std::pair key(job.queue_seq, id);
-    if (IsTerminal(job.state)) {
-      state.live.erase(key);
-    } else {
-      state.live.insert(key);
-    }
-    state.jobs[id] = job;
-  }
+  for (const auto& [id, job] : jobs_) Put(state, job);
   for (auto& [name, node] : nodes_) state.nodes[name] = node;
   for (auto& [id, request] : requests_) state.requests[id] = request;
   for (auto& [name, project] : projects_) state.projects[name] = project;

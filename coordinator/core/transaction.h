@@ -63,6 +63,31 @@ struct Message {
   std::variant<SendPrepare, SendLaunch, SendStop, SendAbort, SendAck> what;
 };
 
+class Transaction;
+
+// The queued jobs of one class, the oldest first: those of the state that a transaction has not changed, and its own.
+class QueuedClass {
+ public:
+  QueuedClass(const Transaction& transaction, std::string project, int priority)
+      : transaction_(&transaction), project_(std::move(project)), priority_(priority) {}
+
+  const std::string& project() const { return project_; }
+  int priority() const { return priority_; }
+  // Null: none is left.
+  const Job* Front() const;
+  void Pop();
+
+ private:
+  friend class Transaction;
+  void SkipChanged();
+
+  const Transaction* transaction_;
+  std::string project_;
+  int priority_;
+  std::set<Age>::const_iterator stored_{}, stored_end_{};
+  std::vector<const Job*> changed_;  // the youngest first
+};
+
 class Transaction {
  public:
   Transaction(const State& state, const Options& options, TimePoint now, std::int64_t wall_us)
@@ -99,8 +124,13 @@ class Transaction {
   void SetProject(Project project);
   void SetQueue(Queue queue);
 
-  // In (queue_seq, id) order, as changed so far.
+  // In order of age, as changed so far: those that have not ended, that hold slots, that wait for a delay to pass.
   std::vector<const Job*> LiveJobs() const;
+  std::vector<const Job*> HoldingJobs() const;
+  std::vector<const Job*> DelayedJobs() const;
+  // By class; they look into this transaction, which must not change meanwhile.
+  std::map<std::string, QueuedClass> QueuedClasses() const;
+  std::size_t QueuedCount(const std::string& project) const;
   std::vector<const Node*> Nodes() const;
 
   // Changes state, reason and sentence, and records it as one event.
@@ -147,6 +177,9 @@ class Transaction {
   void ApplyTo(State& state);
 
  private:
+  friend class QueuedClass;
+  std::vector<const Job*> Merged(const std::set<Age>& stored, bool (*belongs)(const Job&)) const;
+
   const State& state_;
   std::map<std::string, Job> jobs_;
   std::map<std::string, Node> nodes_;

@@ -10,7 +10,7 @@
 namespace vicreg::service {
 namespace {
 
-constexpr int kMaxQueued = 2000;
+constexpr std::size_t kMaxQueued = 20'000;  // of a project
 
 // Status messages travel in headers, which hold 8 KiB. Whole lines, and how many were left out.
 absl::Status Abridged(const absl::Status& status) {
@@ -114,12 +114,9 @@ grpc::ServerUnaryReactor* JobsService::SubmitJob(grpc::CallbackServerContext* co
               // A repeated request gets its first answer, whatever has changed since.
               if (tx.FindRequest(request_id) == nullptr) {
                 RETURN_IF_ERROR(CheckHere(tx, spec, job));
-                const auto live = tx.LiveJobs();
-                if (std::count_if(live.begin(), live.end(), [](const core::Job* j) {
-                      return j->state == core::JobState::kQueued;
-                    }) >= kMaxQueued) {
-                  return absl::ResourceExhaustedError(
-                      "2000 jobs are queued, the limit of a project: wait, or cancel some");
+                if (tx.QueuedCount(job.project) >= kMaxQueued) {
+                  return absl::ResourceExhaustedError("project " + job.project + " has " + std::to_string(kMaxQueued) +
+                                                      " queued jobs, its limit: wait, or cancel some");
                 }
               }
               if (dry_run) {

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/ids.h"
+#include "coordinator/core/index.h"
 #include "coordinator/store/record.h"
 
 namespace vicreg::store {
@@ -195,8 +196,7 @@ absl::StatusOr<core::State> SqliteStore::Load() {
     while (jobs.executeStep()) {
       core::Job job = store::JobFromRecord(jobs.getColumn(0).getString(), jobs.getColumn(1).getString());
       state.next_queue_seq = job.queue_seq + 1;
-      if (!core::IsTerminal(job.state)) state.live.insert({job.queue_seq, job.id});
-      state.jobs[job.id] = std::move(job);
+      core::Put(state, std::move(job));
     }
     SQLite::Statement nodes(database_, "SELECT record FROM nodes");
     while (nodes.executeStep()) {

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "coordinator/core/index.h"
 #include "coordinator/core/restart.h"
 #include "coordinator/core/scheduler.h"
 #include "tests/coordinator/core_cluster.h"
@@ -772,6 +773,9 @@ TEST(Broken, EachRuleIsSaidWhenItIsViolated) {
       {"without an attempt", [](State& s) { s.jobs.at("job").attempt = 0; }},
       {"is claimed by", [](State& s) { s.jobs.at("job").ranks[1] = s.jobs.at("job").ranks[0]; }},
       {"index of live jobs", [](State& s) { s.live.clear(); }},
+      {"index of jobs that hold slots", [](State& s) { s.holding.clear(); }},
+      {"index of delayed jobs", [](State& s) { s.delayed.insert(AgeOf(s.jobs.at("job"))); }},
+      {"index of queued jobs", [](State& s) { s.queued["class"].jobs.insert(AgeOf(s.jobs.at("job"))); }},
       {"although rank 2 is gone",
        [](State& s) {
          s.jobs.at("job").ranks[2].state = RankState::kExited;
