@@ -44,7 +44,12 @@ std::string Csv(const v1::MetricRow& row) {
   std::string line;
   for (const std::string& column : Columns()) {
     if (column != Columns().front()) line += ",";
-    if (json.contains(column)) line += json[column].dump();
+    if (column == "knn_by_branch") {  // a cell: branch=accuracy, with ; between them
+      for (const v1::BranchAccuracy& of : row.knn_by_branch())
+        line += (&of == &row.knn_by_branch(0) ? "" : ";") + of.branch() + "=" + nlohmann::json(of.accuracy()).dump();
+    } else if (json.contains(column)) {
+      line += json[column].dump();
+    }
   }
   return line;
 }

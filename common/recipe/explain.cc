@@ -51,14 +51,55 @@ std::string WeightsText(const std::vector<Branch>& views) {
   };
   if (std::all_of(views.begin(), views.end(), same)) return "per view: " + text(views[0]);
   std::string all;
-  for (std::size_t i = 0; i < views.size(); ++i)
-    all += (i == 0 ? "view " : "; view ") + std::to_string(i + 1) + ": " + text(views[i]);
+  for (std::size_t i = 0; i < views.size(); ++i) {
+    const std::string name = views[i].name.empty() ? "view " + std::to_string(i + 1) : "branch " + views[i].name;
+    all += (i == 0 ? "" : "; ") + name + ": " + text(views[i]);
+  }
   return all;
 }
 
+using Line = std::function<void(const std::string&, const std::string&)>;
+
+// "image (1x28x28)": what a view of it is.
+std::string SampleText(const Branch& view) {
+  std::string shape;
+  for (const std::int64_t side : SampleShape(view)) shape += (shape.empty() ? "" : "x") + std::to_string(side);
+  return view.part + " (" + shape + ", " + view.augmentation.preset + ")";
+}
+
+// What samples pass.
+void NetworkLines(const Resolved& resolved, const Explanation& e, const Line& line) {
+  const Recipe& r = resolved.recipe;
+  const std::string norms =
+      std::string(r.expander_norm == ExpanderNorm::kNone ? ", no norm between layers" : "") +
+      (r.embedding_norm == EmbeddingNorm::kRaw ? "" : std::string(", normalised: ") + Name(r.embedding_norm));
+  const std::string width = ", embedding of D = " + std::to_string(e.embedding_width);
+  const std::vector<Branch> views = Views(r);
+  if (r.branches.empty()) {
+    line("encoder", resolved.spec.encoder().name() + ", " + std::to_string(e.encoder_parameters) +
+                        " parameters, representation of " + std::to_string(e.networks[0].representation_width));
+    line("views", std::to_string(r.views) + " of each sample, one network for all; of " + SampleText(views[0]));
+    line("expander", std::to_string(e.expander_parameters) + " parameters" + width + norms);
+    return;
+  }
+  line("views", std::to_string(views.size()) + " of each sample, one for each branch" + width + norms);
+  for (std::size_t i = 0, own = 0; i < views.size(); ++i) {
+    std::string text = SampleText(views[i]) + " through ";
+    if (views[i].shared) {
+      text += "the network of " + views[0].name;
+    } else {
+      const NetworkExplanation& n = e.networks[own++];
+      text += resolved.spec.branches(static_cast<int>(i)).encoder().name() + ", " +
+              std::to_string(n.encoder_parameters) + " parameters, representation of " +
+              std::to_string(n.representation_width) + "; expander, " + std::to_string(n.expander_parameters) +
+              " parameters";
+    }
+    line("  branch " + views[i].name, text);
+  }
+}
+
 // What is minimised, and its weights as applied.
-void LossLines(const Resolved& resolved, const Explanation& e,
-               const std::function<void(const std::string&, const std::string&)>& line) {
+void LossLines(const Resolved& resolved, const Explanation& e, const Line& line) {
   const Loss& loss = resolved.recipe.loss;
   const v1::LossSpec& given = resolved.spec.loss();
   const std::string name = Name(loss.objective);
@@ -91,12 +132,16 @@ Json LossJson(const Recipe& r) {
   Json json;
   if (loss.objective == Objective::kVicreg) {
     json["lambda"] = loss.lambda_;
-    if (loss.convention != Convention::kPerView) {
+    if (loss.convention != Convention::kPerView && r.branches.empty()) {
       json["mu_per_view"] = loss.mu_per_view;
       json["nu_per_view"] = loss.nu_per_view;
       return json;
     }
-    for (const Branch& view : Views(r)) json["views"].push_back({{"variance", view.mu}, {"covariance", view.nu}});
+    for (const Branch& view : Views(r)) {
+      Json weights = {{"variance", view.mu}, {"covariance", view.nu}};
+      if (!view.name.empty()) weights["branch"] = view.name;
+      json["views"].push_back(weights);
+    }
     return json;
   }
   if (loss.objective == Objective::kBarlowTwins) json["redundancy"] = loss.redundancy;
@@ -111,16 +156,19 @@ Explanation Explain(const Resolved& resolved) {
   const Recipe& r = resolved.recipe;
   const std::int64_t world = resolved.spec.world_size().min();
   Explanation e;
-  e.encoder_parameters = EncoderParameters(r.encoder, r.data.channels, r.augmentation.size);
-  e.representation_width = RepresentationWidth(r.encoder);
-  e.expander_parameters = ExpanderParameters(Views(r).front(), r.expander_norm);
-  e.embedding_width = r.expander.back();
+  for (const Branch& network : Networks(r)) {
+    e.networks.push_back({network.name, EncoderParameters(network.encoder, network.channels, network.augmentation.size),
+                          ExpanderParameters(network, r.expander_norm), RepresentationWidth(network.encoder)});
+    e.encoder_parameters += e.networks.back().encoder_parameters;
+    e.expander_parameters += e.networks.back().expander_parameters;
+  }
+  e.embedding_width = Views(r).front().expander.back();
   const std::int64_t n = r.batch_size, d = e.embedding_width;
   e.form = r.loss.form != LossForm::kAuto ? r.loss.form : d <= n ? LossForm::kCovariance : LossForm::kGram;
   e.rows_per_rank = (n + world - 1) / world;
   // 4 bytes: gathered centred rows N*D of each view, or all-reduces of D*D (sent and received: 2(W-1)/W of it), one for
   // each view or for the pair that Barlow Twins correlates; beside which its regularisation is another such pass.
-  const std::int64_t views = r.views;
+  const std::int64_t views = static_cast<std::int64_t>(Views(r).size());
   const bool pair = r.loss.objective == Objective::kBarlowTwins;
   const std::int64_t gathers = pair && Regularised(r.loss) ? 2 : 1, matrices = !pair                 ? views
                                                                                : Regularised(r.loss) ? 3
@@ -155,13 +203,7 @@ std::string ExplainText(const Resolved& resolved) {
   line("ranks", std::to_string(world.min()) + (world.max() > world.min() ? " to " + std::to_string(world.max()) : "") +
                     ", at most " + std::to_string(e.rows_per_rank) + " of " + std::to_string(r.batch_size) +
                     " rows each");
-  line("encoder", resolved.spec.encoder().name() + ", " + std::to_string(e.encoder_parameters) +
-                      " parameters, representation of " + std::to_string(e.representation_width));
-  line("views", std::to_string(r.views) + " of each sample, one network for all");
-  line("expander",
-       std::to_string(e.expander_parameters) + " parameters, embedding of D = " + std::to_string(e.embedding_width) +
-           (r.expander_norm == ExpanderNorm::kNone ? ", no norm between layers" : "") +
-           (r.embedding_norm == EmbeddingNorm::kRaw ? "" : std::string(", normalised: ") + Name(r.embedding_norm)));
+  NetworkLines(resolved, e, line);
   LossLines(resolved, e, line);
   line("  form", std::string(Name(e.form)) + (r.loss.form == LossForm::kAuto ? " (auto: D " : " (asked for: D ") +
                      (e.embedding_width <= r.batch_size ? "<= N)" : "> N)"));
@@ -184,7 +226,7 @@ std::string ExplainText(const Resolved& resolved) {
                               "come on top and usually dominate");
   line("checkpoints", "every " + Text(r.checkpoint_every) + ", " + std::to_string(r.checkpoint_keep) + " kept");
   line("kNN", r.knn.enabled ? "every " + Text(r.knn.every) + ", k " + std::to_string(r.knn.k) + ", temperature " +
-                                  Number(r.knn.temperature)
+                                  Number(r.knn.temperature) + (r.branches.empty() ? "" : ", of each branch")
                             : "off");
   for (const std::string& warning : resolved.warnings) text += "warning: " + warning + "\n";
   return text;
@@ -193,16 +235,23 @@ std::string ExplainText(const Resolved& resolved) {
 nlohmann::ordered_json ExplainJson(const Resolved& resolved) {
   const Recipe& r = resolved.recipe;
   const Explanation e = Explain(resolved);
+  Json networks = Json::array();
+  for (const NetworkExplanation& n : e.networks) {
+    networks.push_back({{"branch", n.branch},
+                        {"encoder_parameters", n.encoder_parameters},
+                        {"expander_parameters", n.expander_parameters},
+                        {"representation_width", n.representation_width}});
+  }
   return {{"name", resolved.spec.name()},
           {"recipe_hash", resolved.hash},
           {"objective", Name(r.loss.objective)},
           {"effective_weights", LossJson(r)},
-          {"views", r.views},
+          {"views", Views(r).size()},
+          {"networks", networks},
           {"momentum", r.loss.momentum ? Json(*r.loss.momentum) : Json()},
           {"encoder_parameters", e.encoder_parameters},
           {"expander_parameters", e.expander_parameters},
           {"predictor_parameters", e.predictor_parameters},
-          {"representation_width", e.representation_width},
           {"embedding_width", e.embedding_width},
           {"form", Name(e.form)},
           {"rows_per_rank", e.rows_per_rank},

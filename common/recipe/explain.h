@@ -5,14 +5,22 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "common/recipe/resolve.h"
 
 namespace vicreg::recipe {
 
+// Of one network: the job's only one, or a branch's.
+struct NetworkExplanation {
+  std::string branch;  // "": the only one
+  std::int64_t encoder_parameters = 0, expander_parameters = 0, representation_width = 0;
+};
+
 struct Explanation {
-  std::int64_t encoder_parameters = 0, expander_parameters = 0, predictor_parameters = 0;
-  std::int64_t representation_width = 0, embedding_width = 0;
+  std::vector<NetworkExplanation> networks;
+  std::int64_t encoder_parameters = 0, expander_parameters = 0;  // of all networks
+  std::int64_t predictor_parameters = 0, embedding_width = 0;
   LossForm form = LossForm::kAuto;     // resolved from N and D
   std::int64_t rows_per_rank = 0;      // of the largest rank
   std::int64_t loss_bytes = 0;         // received per rank and step by the loss's collectives

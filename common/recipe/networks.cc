@@ -77,6 +77,21 @@ const Architecture* FindArchitecture(std::string_view name) {
   return found == std::end(kArchitectures) ? nullptr : found;
 }
 
+Input InputOf(const Branch& view) { return FindArchitecture(view.encoder.name)->input; }
+
+std::vector<std::int64_t> SampleShape(const Branch& view) {
+  const std::int64_t size = view.augmentation.size;
+  switch (InputOf(view)) {
+    case Input::kImages:
+      return {view.channels, size, size};
+    case Input::kWaveforms:
+      return {view.channels, size};
+    case Input::kVectors:
+      break;
+  }
+  return {view.channels};
+}
+
 std::int64_t EncoderParameters(const Encoder& encoder, int channels, int size) {
   const Architecture& a = *FindArchitecture(encoder.name);
   switch (a.family) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "common/recipe/recipe.h"
 
@@ -32,6 +33,11 @@ inline constexpr int kMlpLayers = 3;
 std::span<const Architecture> Architectures();
 // nullptr: there is none of that name.
 const Architecture* FindArchitecture(std::string_view name);
+
+// What the view's encoder reads. It is in the table.
+Input InputOf(const Branch& view);
+// Of one sample of the view: {C, size, size}, {C, size} or {F}. Its encoder is in the table.
+std::vector<std::int64_t> SampleShape(const Branch& view);
 
 // Exact numbers of trained values and of the representation. `name` is in the table; size: pixels of a view's side, for
 // vit.

@@ -31,6 +31,13 @@ std::vector<Branch> Views(const Recipe& r) {
   return views;
 }
 
+std::vector<Branch> Networks(const Recipe& recipe) {
+  std::vector<Branch> networks = Views(recipe);
+  networks.erase(std::remove_if(networks.begin(), networks.end(), [](const Branch& view) { return view.shared; }),
+                 networks.end());
+  return networks;
+}
+
 ViewWeights WeightsPerView(Convention convention, double mu, double nu, int views) {
   const double v = views;
   switch (convention) {

@@ -139,6 +139,9 @@ struct Recipe {
 // first is never shared.
 std::vector<Branch> Views(const Recipe& recipe);
 
+// The views whose network is not another's: one for each encoder of the job. Their places among Views are in order.
+std::vector<Branch> Networks(const Recipe& recipe);
+
 // mu and nu of each of `views` views. Two views: kAuthors mu/2 and nu, kPaper mu and nu, kVicregl mu/2 and nu/2 each;
 // with more, the sum of their weights stays what it is with two. kPerView: as they are.
 ViewWeights WeightsPerView(Convention convention, double mu, double nu, int views);

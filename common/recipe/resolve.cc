@@ -32,7 +32,7 @@ void Resolver::Run() {
   ApplyPreset();
   FillDefaults();
   Scheduling();
-  DataAndViews();
+  Data();
   Network();
   Objective();
   Accumulation();

@@ -56,6 +56,14 @@ void Resolver::ApplyPreset() {
   }
   s() = *spec::ParseJob(kDemoCpu, "preset demo-cpu");
   if (given_.expander_size() > 0 || Written("expander")) s().clear_expander();
+  // Networks of the job's own read what they read, and are drawn for as that is.
+  const Architecture* named = FindArchitecture(given_.encoder().name());
+  if (named != nullptr && named->input != Input::kImages) s().clear_augmentation();
+  if (given_.branches_size() > 0) {
+    s().clear_encoder();
+    s().clear_expander();
+    s().clear_augmentation();
+  }
   if (given_.has_length()) s().clear_length();
   if (given_.has_optimizer() && !given_.optimizer().name().empty()) s().clear_optimizer();
   if (given_.loss().objective() != v1::OBJECTIVE_UNSPECIFIED && given_.loss().objective() != s().loss().objective())
@@ -90,24 +98,24 @@ void Resolver::FillDefaults() {
   v1::DataSpec& data = *j.mutable_data();
   if (data.format() == v1::DATA_FORMAT_UNSPECIFIED) data.set_format(v1::DATA_FORMAT_IDX);
   if (data.split() == v1::DATA_SPLIT_UNSPECIFIED) data.set_split(v1::DATA_SPLIT_TRAIN);
-  if (data.channels() == 0 && !Written("data.channels")) data.set_channels(1);
-  v1::EncoderSpec& encoder = *j.mutable_encoder();
-  if (encoder.name().empty()) encoder.set_name("resnet18");
+  if (j.branches_size() > 0) {
+    FillBranches();
+  } else {
+    v1::EncoderSpec& encoder = *j.mutable_encoder();
+    if (encoder.name().empty()) encoder.set_name("resnet18");
+    FillView(kOwnKeys, encoder, *j.mutable_augmentation());
+    const Architecture* a = FindArchitecture(encoder.name());
+    const Input input = a == nullptr || data.format() == v1::DATA_FORMAT_IDX ? Input::kImages : a->input;
+    if (data.channels() == 0 && !Written("data.channels") && input != Input::kVectors) data.set_channels(1);
+    if (data.part().empty() && !Written("data.part"))
+      data.set_part(input == Input::kImages ? "image" : input == Input::kWaveforms ? "wave" : "vector");
+    if (j.views() == 0 && !Written("views")) j.set_views(2);
+  }
   FillObjective();
   if (j.expander_norm() == v1::EXPANDER_NORM_UNSPECIFIED) j.set_expander_norm(v1::EXPANDER_NORM_BATCH_NORM);
   if (j.embedding_norm() == v1::EMBEDDING_NORM_UNSPECIFIED) j.set_embedding_norm(v1::EMBEDDING_NORM_RAW);
   if (j.accumulate() == 0 && !Written("accumulate")) j.set_accumulate(1);
   FillOptimizer();
-  if (j.views() == 0 && !Written("views")) j.set_views(2);
-  v1::AugmentationSpec& views = *j.mutable_augmentation();
-  if (views.preset().empty()) views.set_preset("cifar");
-  if (views.size() == 0 && !Written("augmentation.size")) views.set_size(32);
-  if (const Architecture* a = FindArchitecture(encoder.name()); a != nullptr && a->family == Family::kResNet) {
-    if (encoder.stem() == v1::STEM_UNSPECIFIED)
-      encoder.set_stem(views.size() > kSmallStemPixels ? v1::STEM_STANDARD : v1::STEM_SMALL);
-    if (!encoder.has_zero_init_residual()) encoder.set_zero_init_residual(true);
-    if (HasWidth(*a) && encoder.width() == 0 && !Written("encoder.width")) encoder.set_width(a->width);
-  }
   if (j.precision() == v1::PRECISION_UNSPECIFIED) j.set_precision(v1::PRECISION_FP32);
   v1::CheckpointSpec& checkpoint = *j.mutable_checkpoint();
   if (!checkpoint.has_every()) checkpoint.mutable_every()->set_steps(100);
@@ -120,6 +128,21 @@ void Resolver::FillDefaults() {
   }
   if (!j.restart().has_charges()) j.mutable_restart()->set_charges(3);
   if (!j.schedule().has_final()) j.mutable_schedule()->set_final(0);
+}
+
+void Resolver::FillView(const ViewKeys& keys, v1::EncoderSpec& encoder, v1::AugmentationSpec& views) {
+  const Architecture* a = FindArchitecture(encoder.name());
+  const Input input = a == nullptr ? Input::kImages : a->input;
+  const bool images = input == Input::kImages;
+  if (views.preset().empty()) views.set_preset(images ? "cifar" : input == Input::kWaveforms ? "wave" : "vector");
+  if (images && views.size() == 0 && !Written(keys.augmentation + ".size")) views.set_size(32);
+  if (a == nullptr) return;
+  if (HasWidth(*a) && encoder.width() == 0 && !Written(keys.encoder + ".width")) encoder.set_width(a->width);
+  if (a->family != Family::kResNet) return;
+  if (encoder.stem() == v1::STEM_UNSPECIFIED)
+    encoder.set_stem(views.size() > (images ? kSmallStemPixels : kSmallStemValues) ? v1::STEM_STANDARD
+                                                                                   : v1::STEM_SMALL);
+  if (!encoder.has_zero_init_residual()) encoder.set_zero_init_residual(true);
 }
 
 void Resolver::FillOptimizer() {

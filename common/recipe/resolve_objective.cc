@@ -1,6 +1,7 @@
 // What a job minimises, and with which parts beside the network.
 
 #include <algorithm>
+#include <tuple>
 
 #include "common/recipe/recipe_json.h"
 #include "common/recipe/resolver.h"
@@ -47,8 +48,7 @@ void Resolver::FillObjective() {
   }
   if (objective == recipe::Objective::kBarlowTwins && !loss.has_redundancy()) loss.set_redundancy(0.0051);
   if (objective == recipe::Objective::kByol && !loss.has_momentum()) loss.set_momentum(0.99);
-  if (Predicts(objective) && !loss.has_predictor() && s().expander_size() > 0) {
-    const std::int64_t width = s().expander(s().expander_size() - 1);
+  if (const std::int64_t width = EmbeddingWidth(); Predicts(objective) && !loss.has_predictor() && width > 0) {
     loss.set_predictor(objective == recipe::Objective::kByol ? 4096 : std::max<std::int64_t>(width / 4, 1));
   }
   if (loss.has_regularize() && loss.regularize_on() == v1::REGULARIZE_ON_UNSPECIFIED)
@@ -75,6 +75,11 @@ void Resolver::RefuseOthersKeys(recipe::Objective objective) {
   refuse(!vicreg && loss.has_mu(), "mu", coefficients);
   refuse(!vicreg && loss.has_nu(), "nu", coefficients);
   refuse(!vicreg && loss.per_view_size() > 0, "per_view", coefficients);
+  for (int i = 0; i < s().branches_size(); ++i) {
+    const std::string branch = "branches[" + std::to_string(i) + "].";
+    if (!vicreg && s().branches(i).has_mu()) Bad(branch + "mu", name + " " + coefficients);
+    if (!vicreg && s().branches(i).has_nu()) Bad(branch + "nu", name + " " + coefficients);
+  }
   refuse(!barlow && loss.has_redundancy(), "redundancy",
          "has no redundancy term: remove the key, or use objective: barlow_twins");
   refuse(!Predicts(objective) && loss.has_predictor(), "predictor",
@@ -119,19 +124,22 @@ void Resolver::Objective() {
 
 // The others compare one view with one other.
 void Resolver::CheckViews() {
-  const std::int32_t views = s().views();
-  if (!Range("views", views, 2, kMostViews)) return;
-  out.recipe.views = views;
+  const bool branches = s().branches_size() > 0;
+  const std::int32_t views = branches ? s().branches_size() : s().views();
+  const std::string field = branches ? "branches" : "views";
+  if (!Range(field, views, 2, kMostViews)) return;
+  if (!branches) out.recipe.views = views;
   const recipe::Objective objective = out.recipe.loss.objective;
   if (objective != recipe::Objective::kVicreg && views != 2) {
-    Bad("views", "found " + std::to_string(views) + "; expected 2, for which alone " + Name(objective) +
-                     " is defined: remove the key, or use objective: vicreg");
+    Bad(field, "found " + std::to_string(views) + "; expected 2, for which alone " + Name(objective) +
+                   " is defined: " + (branches ? "name two" : "remove the key") + ", or use objective: vicreg");
   }
 }
 
 // Whether the job gives the weights of each view as they are.
 bool Resolver::PerView() const {
-  return given_.loss().convention() == v1::CONVENTION_PER_VIEW || given_.loss().per_view_size() > 0;
+  return given_.loss().convention() == v1::CONVENTION_PER_VIEW || BranchesHaveWeights() ||
+         (given_.loss().per_view_size() > 0 && given_.branches_size() == 0);
 }
 
 void Resolver::VicregCoefficients() {
@@ -139,22 +147,59 @@ void Resolver::VicregCoefficients() {
   CheckWeight("loss.lambda", loss.lambda());
   Loss& out_loss = out.recipe.loss;
   out_loss.lambda_ = loss.lambda();
-  if (loss.convention() == v1::CONVENTION_PER_VIEW) return WeightsOfEachView();
+  if (s().branches_size() > 0 && loss.per_view_size() > 0)
+    Bad("loss.per_view", "stands beside branches, which have mu and nu: remove the key");
+  if (loss.convention() == v1::CONVENTION_PER_VIEW)
+    return s().branches_size() > 0 ? WeightsOfEachBranch() : WeightsOfEachView();
   CheckWeight("loss.mu", loss.mu());
   CheckWeight("loss.nu", loss.nu());
-  if (loss.per_view_size() > 0) {
+  if (loss.per_view_size() > 0 && s().branches_size() == 0) {
     Bad("loss.per_view",
         "stands beside a convention that weighs all views alike; expected convention: per_view: write "
         "that, or remove the key");
+  }
+  if (BranchesHaveWeights()) {
+    Bad("loss.convention",
+        "weighs all views alike, and branches have mu and nu of their own: write convention: per_view, or remove the "
+        "key or theirs");
   }
   // vicreg: the published code halves mu by averaging both views' hinge, the paper does not, VICRegL halves nu as
   // well.
   out_loss.convention = loss.convention() == v1::CONVENTION_PAPER     ? Convention::kPaper
                         : loss.convention() == v1::CONVENTION_VICREGL ? Convention::kVicregl
                                                                       : Convention::kAuthors;
-  const ViewWeights each = WeightsPerView(out_loss.convention, loss.mu(), loss.nu(), out.recipe.views);
+  const bool branches = s().branches_size() > 0;
+  const ViewWeights each =
+      WeightsPerView(out_loss.convention, loss.mu(), loss.nu(), branches ? s().branches_size() : out.recipe.views);
+  for (recipe::Branch& branch : out.recipe.branches) {
+    branch.mu = each.mu;
+    branch.nu = each.nu;
+  }
+  if (branches) return;
   out_loss.mu_per_view = each.mu;
   out_loss.nu_per_view = each.nu;
+}
+
+void Resolver::WeightsOfEachBranch() {
+  const v1::LossSpec& loss = s().loss();
+  out.recipe.loss.convention = Convention::kPerView;
+  for (const auto& [has, key] : {std::pair{loss.has_mu(), "loss.mu"}, {loss.has_nu(), "loss.nu"}}) {
+    if (has) Bad(key, "weighs all views alike, and branches have mu and nu of their own: remove the key");
+  }
+  for (int i = 0; i < s().branches_size(); ++i) {
+    const v1::BranchSpec& branch = s().branches(i);
+    const std::string field = "branches[" + std::to_string(i) + "].";
+    for (const auto& [has, value, key] :
+         {std::tuple{branch.has_mu(), branch.mu(), "mu"}, {branch.has_nu(), branch.nu(), "nu"}}) {
+      if (has) {
+        CheckWeight(field + key, value);
+      } else {
+        Bad(field + key, "missing; expected a number from 0 to 1e12, as each branch has with convention per_view");
+      }
+    }
+    out.recipe.branches[static_cast<std::size_t>(i)].mu = branch.mu();
+    out.recipe.branches[static_cast<std::size_t>(i)].nu = branch.nu();
+  }
 }
 
 void Resolver::WeightsOfEachView() {

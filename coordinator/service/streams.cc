@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "common/files.h"
+#include "common/recipe/recipe.h"
 #include "coordinator/service/jobs_service.h"
 #include "coordinator/service/wire.h"
 
@@ -225,21 +226,20 @@ class Logs : public Stream<v1::StreamLogsResponse> {
 
 class Export : public Stream<v1::ExportJobResponse> {
  public:
-  // Only these names are ever read: nothing a client says becomes a path.
-  explicit Export(std::string folder) : folder_(std::move(folder)) {}
+  // Only these files are ever read: nothing a client says becomes a path.
+  Export(std::string folder, std::vector<std::string> names) : folder_(std::move(folder)), names_(std::move(names)) {}
 
  protected:
   Next Produce(v1::ExportJobResponse& response, absl::Status& status) override {
-    static const char* const kNames[] = {"encoder.safetensors", "export.json"};
     while (offset_ >= bytes_.size()) {
-      if (next_ == std::size(kNames)) return Next::kEnd;
-      auto bytes = ReadFile(folder_ + "/" + kNames[next_]);
+      if (next_ == names_.size()) return Next::kEnd;
+      auto bytes = ReadFile(folder_ + "/" + names_[next_]);
       if (!bytes.ok()) {
         status = bytes.status();
         return Next::kEnd;
       }
       bytes_ = *std::move(bytes);
-      name_ = kNames[next_++];
+      name_ = names_[next_++];
       offset_ = 0;
     }
     response.Clear();
@@ -255,6 +255,7 @@ class Export : public Stream<v1::ExportJobResponse> {
 
  private:
   const std::string folder_;
+  const std::vector<std::string> names_;
   std::string name_, bytes_;
   std::size_t next_ = 0, offset_ = 0;
 };
@@ -344,8 +345,14 @@ grpc::ServerWriteReactor<v1::ExportJobResponse>* JobsService::ExportJob(grpc::Ca
   v1::JobSpec spec;
   spec.ParseFromString(job->spec);
   // Made of what we checked at submit, not of what a rank reported.
+  std::vector<std::string> names;
+  for (const v1::BranchSpec& branch : spec.branches()) {
+    if (branch.weights() != v1::BRANCH_WEIGHTS_SHARED) names.push_back(recipe::EncoderFile(branch.name()));
+  }
+  if (names.empty()) names.push_back(recipe::EncoderFile(""));
+  names.push_back("export.json");
   return Stream<Response>::Begin(
-      std::make_shared<Export>(coordinator_.artifact_root() + "/" + spec.project() + "/" + job->id + "/export"),
+      std::make_shared<Export>(coordinator_.artifact_root() + "/" + spec.project() + "/" + job->id + "/export", names),
       fanout_);
 }
 

@@ -60,6 +60,15 @@ constexpr const char* kObjectives[][2] = {
 constexpr char kPerView[] =
     "{name: a, data: {root: a}, expander: [8], batch_size: 256, length: 100 steps, evaluation: {knn: {}},"
     " optimizer: {name: adamw, lr: 1}, loss: {per_view: [{variance: 1, covariance: 1}, {variance: 1, covariance: 1}]}}";
+constexpr char kBranches[] =
+    "{name: a, data: {root: a, format: npy}, branches: [{name: a, encoder: {name: resnet18}, expander: [8]}, {name: b,"
+    " encoder: {name: mlp}, channels: 2, expander: [8]}], batch_size: 256, length: 100 steps, optimizer: {name: adamw, "
+    "lr: 1}}";
+// Of its first branch a key is wrong that only this kind has.
+constexpr char kWaves[] =
+    "{name: a, data: {root: a, format: npy}, branches: [{name: a, encoder: {name: resnet1d18}, expander: [8],"
+    " augmentation: {size: 8}}, {name: b, encoder: {name: mlp}, channels: 2, expander: [8]}], batch_size: 256,"
+    " length: 100 steps, optimizer: {name: adamw, lr: 1}}";
 constexpr char kLonger[] =
     "{name: a, data: {root: a}, expander: [8], batch_size: 256, length: 200 steps, evaluation: {knn: {}},"
     " optimizer: {name: adamw, lr: 1}}";
@@ -173,8 +182,10 @@ std::string ValueIn(const char* job, const Key& key) {
   std::istringstream parts(key.path);
   for (std::string part; std::getline(parts, part, '.');) {
     if (!json.is_object()) break;  // world_size: 1
+    const bool list = part.ends_with("[]");
+    if (list) part.resize(part.size() - 2);
     if (!json.contains(part)) return "";
-    json = Json(json[part]);
+    json = list ? Json(json[part][0]) : Json(json[part]);
   }
   return Show(json);
 }
@@ -199,6 +210,7 @@ std::string Differing(const Key& key, std::span<const char* const[2]> jobs) {
 
 std::string DefaultOf(const Key& key) {
   if (IsMap(*key.field)) return "";
+  if (key.path.starts_with("branches[]")) return ValueIn(kBranches, key);
   if (OfAList(key)) return ValueIn(kPerView, key);
   const std::string adamw = ValueIn(kAdamW, key);
   const bool chooses = key.path == "loss.objective" || key.path.rfind("loss.regularize.", 0) == 0;  // written above
@@ -213,7 +225,7 @@ std::string DefaultOf(const Key& key) {
 // What the resolver says it expects in place of the value `wrong`.
 std::string Expected(const std::string& key, const std::string& wrong) {
   const std::string path = OfTheFirst(key);
-  for (const char* job : {kAdamW, kLars, kLarc, kBarlow, kByol, kPerView}) {
+  for (const char* job : {kAdamW, kLars, kLarc, kBarlow, kByol, kPerView, kBranches, kWaves}) {
     std::istringstream lines{std::string(recipe::ResolveText(job, "job", {path + "=" + wrong}).status().message())};
     for (std::string line; std::getline(lines, line);) {
       // "job: FIELD: found ...; expected ...", where FIELD may be an item of the key or the map that it belongs to.

@@ -83,7 +83,7 @@ seed: 1
 world_size: 1
 placement: {topology: node}
 device: cpu
-data: {root: images, format: idx, split: train, channels: 1}
+data: {root: images, format: idx, split: train, channels: 1, part: image}
 encoder: {name: tiny}
 expander: [64, 32]
 expander_norm: batch_norm
@@ -404,11 +404,12 @@ TEST(LearningRate, OfLarsIsThePapersWhereTheFileGivesNone) {
       << "the table's, not the preset's";
 }
 
-TEST(Encoders, OfWhatNoFormatHoldsAreRefusedWithTheReason) {
-  EXPECT_THAT(ProblemsOf(kJob, {"encoder.name=resnet1d18"}),
-              ElementsAre(StartsWith("job: encoder.name: resnet1d18 reads waveforms, and no data format offers them "
-                                     "yet (idx holds images); expected an encoder of images")));
-  EXPECT_THAT(ProblemsOf(kJob, {"encoder.name=mlp"}), ElementsAre(HasSubstr("encoder.name: mlp reads vectors, ")));
+TEST(Encoders, OfWhatTheFormatDoesNotHoldAreRefusedWithTheReason) {
+  EXPECT_THAT(ProblemsOf(kJob, {"encoder.name=resnet1d18", "augmentation.size=64"}),
+              ElementsAre("job: encoder.name: resnet1d18 reads waveforms, idx holds images; expected an encoder of "
+                          "images, such as resnet18, or data.format: npy"));
+  EXPECT_THAT(ProblemsOf(kJob, {"encoder.name=mlp"}),
+              ElementsAre(StartsWith("job: encoder.name: mlp reads vectors, idx holds images")));
 }
 
 TEST(Encoders, AllAreInTheRecipeAsTheyAreNamed) {
@@ -749,7 +750,7 @@ TEST(Explain, ParameterCountsAreThoseOfHandArithmetic) {
   ASSERT_EQ(tiny, 218664);
   Resolved job = Must(kJob);
   EXPECT_EQ(Explain(job).encoder_parameters, tiny);
-  EXPECT_EQ(Explain(job).representation_width, 192);
+  EXPECT_EQ(Explain(job).networks[0].representation_width, 192);
   EXPECT_EQ(Explain(job).embedding_width, 32);
   // 192 -> 64 with bias and BN, then 64 -> 32 without either.
   EXPECT_EQ(Explain(job).expander_parameters, 192 * 64 + 64 + 2 * 64 + 64 * 32);
@@ -760,12 +761,12 @@ TEST(Explain, ParameterCountsAreThoseOfHandArithmetic) {
   job.recipe.data.channels = 3;
   EXPECT_EQ(Explain(job).encoder_parameters, 11689512 - 512 * 1000 - 1000)
       << "torchvision's resnet18 less its fc layer";
-  EXPECT_EQ(Explain(job).representation_width, 512);
+  EXPECT_EQ(Explain(job).networks[0].representation_width, 512);
   job = Must(kJob, {"encoder={name: resnet18, width: 8}"});
   const std::int64_t stem = 72 + 16, first = 4 * 576 + 64, second = 1152 + 3 * 2304 + 128 + 160,
                      third = 4608 + 3 * 9216 + 256 + 576, fourth = 18432 + 3 * 36864 + 512 + 2176;
   EXPECT_EQ(Explain(job).encoder_parameters, stem + first + second + third + fourth);
-  EXPECT_EQ(Explain(job).representation_width, 64);
+  EXPECT_EQ(Explain(job).networks[0].representation_width, 64);
 }
 
 // Published sizes less the head of 1000 classes: torchvision's tables for ResNets, DeiT's (Touvron et al.) for ViTs.
@@ -782,14 +783,14 @@ TEST(Explain, ParameterCountsAreThePublishedOnes) {
     Resolved job = Must(kJob, {"augmentation.size=224", std::string("encoder=") + r.encoder});
     job.recipe.data.channels = 3;
     EXPECT_EQ(Explain(job).encoder_parameters, r.with_head - 1000 * r.width - 1000) << r.encoder;
-    EXPECT_EQ(Explain(job).representation_width, r.width) << r.encoder;
+    EXPECT_EQ(Explain(job).networks[0].representation_width, r.width) << r.encoder;
   }
   // Doubling multiplies a convolution by four, the stem's and a batch norm by two: of 23,508,032 the norms are 53,120
   // and the stem 9,408.
   Resolved wide = Must(kJob, {"encoder={name: resnet50x2, stem: standard}"});
   wide.recipe.data.channels = 3;
   EXPECT_EQ(Explain(wide).encoder_parameters, 4 * (23'508'032 - 53'120 - 9'408) + 2 * (53'120 + 9'408));
-  EXPECT_EQ(Explain(wide).representation_width, 4096);
+  EXPECT_EQ(Explain(wide).networks[0].representation_width, 4096);
   // Positions of a 32-pixel view: 4 patches and the class token, where 224 pixels have 196.
   EXPECT_EQ(Explain(Must(kJob, {"encoder={name: vit_ti16}"})).encoder_parameters,
             5'717'416 - 193'000 - 192 * 192 - 2 * 256 * 192)

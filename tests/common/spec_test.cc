@@ -67,7 +67,7 @@ seed: 18446744073709551615
 world_size: {min: 2, max: 4}
 placement: {labels: [rack=r1, cpu=zen4], topology: rack, required: true}
 device: gpu
-data: {root: fashion-mnist, path: a/b, format: idx, split: test, limit: 1099511627776, channels: 3}
+data: {root: fashion-mnist, path: a/b, format: idx, split: test, limit: 1099511627776, channels: 3, part: image}
 encoder: {name: resnet18, stem: standard, width: 32, zero_init_residual: false}
 expander: [1, 2048, 65536]
 expander_norm: none
@@ -76,6 +76,9 @@ loss: {objective: vicreg, convention: vicregl, lambda: 0.1, mu: 2.5e-7, nu: 0, f
   momentum: 0.996, regularize: {variance: 1, covariance: 0.01}, regularize_on: l2,
   per_view: [{variance: 12.5, covariance: 1}, {variance: 0, covariance: 2.5e-7}]}
 views: 16
+branches:
+  - {name: a, part: b, weights: own, encoder: {name: resnet1d18, stem: small, width: 8, zero_init_residual: true}, expander: [8],
+     channels: 2, mu: 0, nu: 2.5e-7, augmentation: {preset: wave, size: 16}}
 batch_size: 1048576
 accumulate: 4
 length: 1.5 epochs

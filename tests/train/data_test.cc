@@ -121,9 +121,15 @@ TEST(Order, RanksShareTheRowsWithoutGap) {
   }
 }
 
+// Two views (or more) of the fixture's first `count` images.
+SampleSet Samples(std::int64_t count, int views = 2) {
+  return ImageSamples(ReadIdx(kFixture, "", "train", count), ViewOptions{}, views);
+}
+
 // Rows of one global batch, put together from all ranks: [view][row].
-std::vector<std::vector<float>> Global(const ImageSet& images, int world, int threads, std::int64_t first, int steps,
-                                       std::int64_t substituted = -1, int views = 2) {
+std::vector<std::vector<float>> Global(const SampleSet& images, int world, int threads, std::int64_t first, int steps,
+                                       std::int64_t substituted = -1) {
+  const auto views = static_cast<int>(images.views.size());
   std::vector<std::vector<float>> out;
   for (int s = 0; s < steps; ++s) out.emplace_back(views * 300 * 784);
   for (int rank = 0; rank < world; ++rank) {
@@ -135,7 +141,6 @@ std::vector<std::vector<float>> Global(const ImageSet& images, int world, int th
     options.threads = threads;
     options.first_step = first;
     options.substituted_step = substituted;
-    options.views = views;
     Loader loader(images, options);
     const std::int64_t begin = RowsOfRank(300, rank, world).begin;
     for (int s = 0; s < steps; ++s) {
@@ -151,7 +156,7 @@ std::vector<std::vector<float>> Global(const ImageSet& images, int world, int th
 }
 
 TEST(Loader, SameBytesForAnyThreadsRanksAndStart) {
-  const ImageSet images = ReadIdx(kFixture, "", "train", 1000);  // 3 steps an epoch: 5 steps cross its end
+  const SampleSet images = Samples(1000);  // 3 steps an epoch: 5 steps cross its end
   const auto reference = Global(images, 1, 1, 0, 5);
   EXPECT_NE(reference[0], reference[1]);
   for (const int threads : {2, 7}) EXPECT_EQ(Global(images, 1, threads, 0, 5), reference) << threads << " threads";
@@ -162,8 +167,7 @@ TEST(Loader, SameBytesForAnyThreadsRanksAndStart) {
 }
 
 TEST(Loader, MoreViewsAreDrawnBesideTheFirstTwoAndLeaveThemAsTheyAre) {
-  const ImageSet images = ReadIdx(kFixture, "", "train", 300);
-  const std::vector<float> two = Global(images, 1, 1, 0, 1)[0], four = Global(images, 2, 2, 0, 1, -1, 4)[0];
+  const std::vector<float> two = Global(Samples(300), 1, 1, 0, 1)[0], four = Global(Samples(300, 4), 2, 2, 0, 1)[0];
   const std::ptrdiff_t view = 300 * 784;
   EXPECT_TRUE(std::equal(two.begin(), two.end(), four.begin()));
   for (int a = 0; a < 4; ++a) {
@@ -174,14 +178,14 @@ TEST(Loader, MoreViewsAreDrawnBesideTheFirstTwoAndLeaveThemAsTheyAre) {
 }
 
 TEST(Loader, SubstitutedStepHasOtherSamplesTheSameOnAnyRanksAndNoOtherStepChanges) {
-  const ImageSet images = ReadIdx(kFixture, "", "train", 1000);
+  const SampleSet images = Samples(1000);
   const auto plain = Global(images, 1, 1, 0, 5), other = Global(images, 1, 2, 0, 5, 4);
   for (std::size_t i = 0; i < 5; ++i) EXPECT_EQ(plain[i] == other[i], i != 4) << i;
   EXPECT_EQ(Global(images, 4, 2, 4, 1, 4)[0], other[4]);
 }
 
 TEST(Loader, RefusesLessThanOneBatch) {
-  const ImageSet images = ReadIdx(kFixture, "", "train", 10);
+  const SampleSet images = Samples(10);
   EXPECT_THROW(Loader(images, {}), RankError);
 }
 

@@ -22,6 +22,7 @@
 #include <sstream>
 
 #include "common/files.h"
+#include "common/recipe/networks.h"
 #include "worker/train/checkpoint/safetensors.h"
 #include "worker/train/data/order.h"
 #include "worker/train/distributed/gradient_reducer.h"
@@ -68,6 +69,26 @@ recipe::Loss LossOf(const std::string& objective) {
   return loss;
 }
 
+// Three modalities of a sample, each with a network and weights of its own.
+std::vector<recipe::Branch> ThreeModalities() {
+  return {{"photo", "image", false, {"tiny"}, {48, 40}, 1, 10, 2, {"none", kSide}},
+          {"sound", "wave", false, {"resnet1d18", recipe::Stem::kSmall, 8}, {40}, 1, 20, 1, {"none", kSide}},
+          {"facts", "vector", false, {"mlp", recipe::Stem::kSmall, 24}, {48, 40}, kSide * kSide, 5, 0.5, {"none", 0}}};
+}
+
+// What of `image` a view is of: all of it, its columns' sums, its pixels in a row.
+at::Tensor Modality(const recipe::Branch& view, const at::Tensor& image) {
+  switch (recipe::InputOf(view)) {
+    case recipe::Input::kImages:
+      return image;
+    case recipe::Input::kWaveforms:
+      return image.sum(2);
+    case recipe::Input::kVectors:
+      return image.flatten(1);
+  }
+  return image;
+}
+
 // One rank's whole life in its own process: kSteps of the trainer's step, in double precision. Writes
 // rank-<r>.safetensors. `mode`: "double", "float", or a fault: "factor" (grad_scale 1), "norm" (batch norm over own
 // rows).
@@ -87,6 +108,8 @@ void RunRank(const std::string& folder, int rank, int world_size, const std::str
   recipe.expander = {48, 48, 40};
   recipe.loss = LossOf(objective_name);
   if (objective_name == "three_views") recipe.views = 3;
+  if (objective_name == "branches") recipe.branches = ThreeModalities();
+  const std::vector<recipe::Branch> views = recipe::Views(recipe);
   const at::ScalarType dtype = mode == "float" ? at::kFloat : at::kDouble;
   Model model(recipe, dtype);
   const auto objective = MakeObjective(recipe);
@@ -101,7 +124,10 @@ void RunRank(const std::string& folder, int rank, int world_size, const std::str
   at::Tensor losses = at::zeros({kSteps}, at::kDouble);
   for (int step = 0; step < kSteps; ++step) {
     std::vector<at::Tensor> images;
-    for (int v = 0; v < recipe.views; ++v) images.push_back(Images(step, v).slice(0, own.begin, own.end).to(dtype));
+    for (std::size_t v = 0; v < views.size(); ++v) {
+      const at::Tensor image = Images(step, static_cast<int>(v)).slice(0, own.begin, own.end);
+      images.push_back(Modality(views[v], image).to(dtype));
+    }
     Group& of_norm = mode == "norm" ? alone : group;
     Embedded batch = model.Forward(images, of_norm);
     batch.targets = model.Targets(images, of_norm);
@@ -205,7 +231,7 @@ double RelativeError(const Tensors& got, const Tensors& want, const std::string&
 }
 
 TEST_F(ParityTest, RanksInDoublePrecisionEqualOneProcess) {
-  for (const std::string objective : {"vicreg", "three_views", "barlow_twins", "simsiam", "byol"}) {
+  for (const std::string objective : {"vicreg", "three_views", "branches", "barlow_twins", "simsiam", "byol"}) {
     const Tensors one = RunRanks(1, "double", objective);
     for (const int world_size : {2, 3, 4}) {
       SCOPED_TRACE(objective + ", " + std::to_string(world_size) + " ranks");
@@ -213,7 +239,12 @@ TEST_F(ParityTest, RanksInDoublePrecisionEqualOneProcess) {
       EXPECT_EQ(many.size(), one.size());
       EXPECT_LE(RelativeError(many, one, "gradient."), 1e-10);
       // The first layer is below every batch norm, and small in the whole.
-      EXPECT_LE(RelativeError(many, one, "gradient.encoder.conv1"), 1e-10);
+      if (objective == "branches") {
+        for (const char* first : {"photo.encoder.conv1", "sound.encoder.conv1", "facts.encoder.0"})
+          EXPECT_LE(RelativeError(many, one, std::string("gradient.") + first), 1e-10) << first;
+      } else {
+        EXPECT_LE(RelativeError(many, one, "gradient.encoder.conv1"), 1e-10);
+      }
       // AdamW divides by the size of a gradient, also where it is all rounding.
       EXPECT_LE(RelativeError(many, one, "after."), 1e-10);
       EXPECT_LE(RelativeError(many, one, "losses"), 1e-12);

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <string>
 
+#include "common/recipe/networks.h"
 #include "tests/train/strict_device.h"
 #include "worker/train/checkpoint/checkpoint.h"
 #include "worker/train/eval/knn.h"
@@ -51,10 +52,20 @@ recipe::Recipe InParts() {
   return r;
 }
 
-Batch MakeBatch(std::uint64_t seed) {
+// An image and a waveform, each with a network of its own.
+recipe::Recipe Branches() {
+  recipe::Recipe r = Small();
+  r.branches = {{"photo", "image", false, {"tiny"}, {48, 32}, 1, 10, 2, {"none", kSide}},
+                {"sound", "wave", false, {"resnet1d18", recipe::Stem::kSmall, 8}, {32}, 2, 20, 1, {"none", kSide}}};
+  return r;
+}
+
+Batch MakeBatch(const recipe::Recipe& recipe, std::uint64_t seed) {
   Batch batch;
   batch.rows = kRows;
-  batch.views.resize(2 * kRows * kSide * kSide);
+  std::int64_t row = 0;
+  for (const recipe::Branch& view : recipe::Views(recipe)) row += c10::multiply_integers(recipe::SampleShape(view));
+  batch.views.resize(static_cast<std::size_t>(kRows * row));
   const at::Tensor values = at::randn({static_cast<std::int64_t>(batch.views.size())},
                                       at::detail::createCPUGenerator(seed), at::TensorOptions().dtype(at::kFloat));
   std::copy_n(values.const_data_ptr<float>(), batch.views.size(), batch.views.data());
@@ -88,7 +99,7 @@ TEST_P(Placement, AWholeUpdateStaysOnTheDeviceAndIsTheSame) {
   const long before = StrictOperations();
   Learner there(recipe, alone, StrictDevice()), here(recipe, alone, at::kCPU);
   for (int step = 1; step <= 3; ++step) {
-    Batch batch = MakeBatch(static_cast<std::uint64_t>(step)), same = batch;
+    Batch batch = MakeBatch(recipe, static_cast<std::uint64_t>(step)), same = batch;
     const Update a = there.Learn(batch, rate, step, 3), b = here.Learn(same, rate, step, 3);
     EXPECT_NEAR(a.terms.loss, b.terms.loss, 1e-4 * std::abs(b.terms.loss)) << step;
     EXPECT_NEAR(a.grad_norm, b.grad_norm, 1e-3 * b.grad_norm) << step;
@@ -103,7 +114,7 @@ INSTANTIATE_TEST_SUITE_P(Optimizers, Placement,
                                            Small(recipe::OptimizerKind::kLarc), Small(recipe::OptimizerKind::kSgd)));
 INSTANTIATE_TEST_SUITE_P(Objectives, Placement,
                          ::testing::Values(With(recipe::Objective::kBarlowTwins), With(recipe::Objective::kSimSiam),
-                                           With(recipe::Objective::kByol), InParts()));
+                                           With(recipe::Objective::kByol), InParts(), Branches()));
 
 TEST(Placement, ACheckpointOfTheDeviceIsTheCpusAndBack) {
   std::string folder = (std::filesystem::temp_directory_path() / "vicreg-placement-XXXXXX").string();
@@ -111,7 +122,7 @@ TEST(Placement, ACheckpointOfTheDeviceIsTheCpusAndBack) {
   const recipe::Recipe recipe = With(recipe::Objective::kByol);  // whose target is state too
   Group alone;
   Learner there(recipe, alone, StrictDevice());
-  Batch batch = MakeBatch(1);
+  Batch batch = MakeBatch(recipe, 1);
   there.Learn(batch, 0.05, 1, 4);
   const CheckpointId id{"default", "job", 1, 1, "hash"};
   const SavedCheckpoint saved = SaveCheckpoint(folder, id, there.model(), there.optimizer_state());
@@ -135,9 +146,9 @@ TEST(Placement, BatchesLieInTheDevicesHostMemory) {
     images.pixels.resize(6 * 8 * 8, 77);
     LoaderOptions options;
     options.batch_size = 2;
-    options.view.size = 8;
     options.memory = &pinned;
-    Loader loader(images, options);
+    const SampleSet samples = ImageSamples(images, OptionsFor("cifar", 8), 2);
+    Loader loader(samples, options);
     const Batch batch = loader.Next();  // it is moved to its user, never copied
     EXPECT_EQ(batch.views.get_allocator().resource(), &pinned);
     EXPECT_EQ(batch.views.size(), 2U * 2 * 8 * 8);
@@ -154,9 +165,10 @@ TEST(Placement, EvaluationReadsImagesFromTheHost) {
   images.pixels.resize(40 * kSide * kSide);
   for (std::size_t i = 0; i < images.pixels.size(); ++i) images.pixels[i] = static_cast<std::uint8_t>(i * 7919 >> 4);
   for (int i = 0; i < 40; ++i) images.labels.push_back(static_cast<std::uint8_t>(i % 4));
+  const SampleSet set = ImageSamples(images, OptionsFor("none", kSide), 1);
   Group alone;
   const Network there(recipe, at::kFloat, StrictDevice()), here(recipe);
-  const at::Tensor a = Represent(there, images, kSide, alone), b = Represent(here, images, kSide, alone);
+  const at::Tensor a = Represent(there, set, 0, alone), b = Represent(here, set, 0, alone);
   EXPECT_EQ(a.device(), StrictDevice());
   EXPECT_TRUE(at::allclose(a.cpu(), b, 1e-4, 1e-5));
   EXPECT_EQ(KnnAccuracy(a, images.labels, a, images.labels, 3, 0.07),

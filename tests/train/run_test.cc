@@ -122,7 +122,7 @@ void Fill(Network& network, const std::vector<NamedTensor>& tensors, const std::
 }
 
 TEST_F(RunTest, ExportedEncoderHasTheFeaturesOfTheOneInTraining) {
-  const ImageSet images = ReadIdx(Context(1).data_root, "", "test", 40);
+  const SampleSet images = OpenSamples(Context(1).data_root, Small(), "test", 40);
   for (const char* name : {"tiny", "resnet18"}) {
     SCOPED_TRACE(name);
     recipe::Recipe recipe = Small();
@@ -138,9 +138,9 @@ TEST_F(RunTest, ExportedEncoderHasTheFeaturesOfTheOneInTraining) {
     Network exported(recipe);
     const std::vector<NamedTensor> encoder =
         ParseSafetensors(*ReadFile(root_ + "/" + recorder.exported + "/encoder.safetensors"));
-    EXPECT_FALSE(at::equal(Represent(exported, images, 28, alone), Represent(trained, images, 28, alone)));
+    EXPECT_FALSE(at::equal(Represent(exported, images, 0, alone), Represent(trained, images, 0, alone)));
     Fill(exported, encoder, "encoder.");
-    EXPECT_TRUE(at::equal(Represent(exported, images, 28, alone), Represent(trained, images, 28, alone)));
+    EXPECT_TRUE(at::equal(Represent(exported, images, 0, alone), Represent(trained, images, 0, alone)));
     for (const NamedTensor& t : encoder) EXPECT_EQ(t.name.find("expander"), std::string::npos) << t.name;
   }
 }

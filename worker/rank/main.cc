@@ -130,6 +130,11 @@ class Reporter : public train::Observer {
     out.set_loss_scale(row.loss_scale);
     out.set_skipped_steps(row.skipped_steps);
     if (row.knn_accuracy) out.set_knn_accuracy(*row.knn_accuracy);
+    for (const train::BranchAccuracy& of : row.knn_by_branch) {
+      v1::BranchAccuracy& branch = *out.add_knn_by_branch();
+      branch.set_branch(of.branch);
+      branch.set_accuracy(of.accuracy);
+    }
     out.set_time_us(row.time_us);
     link_.Say(std::move(says));
   }

@@ -9,6 +9,7 @@
 #include <optional>
 #include <utility>
 
+#include "common/recipe/networks.h"
 #include "worker/train/autocast.h"
 #include "worker/train/error.h"
 
@@ -81,11 +82,20 @@ std::vector<NamedTensor> Learner::optimizer_state() const {
 }
 
 std::vector<at::Tensor> Learner::Samples(Batch& batch) const {
-  const std::int64_t side = recipe_.augmentation.size;
+  const auto values = static_cast<std::int64_t>(batch.views.size());
   // The loss waits for the copy, and so for the last use of `batch`.
-  return at::from_blob(batch.views.data(), {recipe_.views * batch.rows, recipe_.data.channels, side, side}, at::kFloat)
-      .to(model_.network().device(), /*non_blocking=*/true)
-      .chunk(recipe_.views);
+  const at::Tensor all =
+      at::from_blob(batch.views.data(), {values}, at::kFloat).to(model_.network().device(), /*non_blocking=*/true);
+  std::vector<at::Tensor> views;
+  std::int64_t first = 0;
+  for (const recipe::Branch& view : recipe::Views(recipe_)) {
+    std::vector<std::int64_t> shape = recipe::SampleShape(view);
+    shape.insert(shape.begin(), batch.rows);
+    const std::int64_t count = c10::multiply_integers(shape);
+    views.push_back(all.narrow(0, first, count).view(shape));
+    first += count;
+  }
+  return views;
 }
 
 Embedded Learner::Forward(const std::vector<at::Tensor>& views) {

@@ -9,7 +9,6 @@
 #include <cmath>
 #include <deque>
 
-#include "common/recipe/recipe_json.h"
 #include "worker/train/checkpoint/checkpoint.h"
 #include "worker/train/data/loader.h"
 #include "worker/train/eval/knn.h"
@@ -22,7 +21,7 @@ namespace {
 
 using Steady = std::chrono::steady_clock;
 
-constexpr std::uint32_t kMaxQueries = 2000;  // test images used for the online kNN
+constexpr std::int64_t kMaxQueries = 2000;  // test samples used for the online kNN
 
 double Seconds(Steady::time_point from, Steady::time_point to) {
   return std::chrono::duration<double>(to - from).count();
@@ -68,7 +67,7 @@ class Training {
       if (!why.empty()) throw RankError(ExitReason::kConfig, why);
     }
     phase = "data";
-    images_ = ReadIdx(context_.data_root, recipe_.data.path, recipe_.data.split, recipe_.data.limit);
+    samples_ = OpenSamples(context_.data_root, recipe_, recipe_.data.split, recipe_.data.limit);
     if (recipe_.knn.enabled) OpenQueries();
     phase = "rendezvous";
     if (context_.world_size > 1) {
@@ -83,10 +82,10 @@ class Training {
     }
     phase = "setup";
     learner_ = std::make_unique<Learner>(recipe_, group_, TorchDevice(context_.device));
-    total_steps_ = recipe::InSteps(recipe_.length, images_.count, recipe_.batch_size, 1);
-    warmup_ = recipe::InSteps(recipe_.schedule.warmup, images_.count, recipe_.batch_size, 0);
-    checkpoint_every_ = recipe::InSteps(recipe_.checkpoint_every, images_.count, recipe_.batch_size, 1);
-    knn_every_ = recipe::InSteps(recipe_.knn.every, images_.count, recipe_.batch_size, 1);
+    total_steps_ = recipe::InSteps(recipe_.length, samples_.count, recipe_.batch_size, 1);
+    warmup_ = recipe::InSteps(recipe_.schedule.warmup, samples_.count, recipe_.batch_size, 0);
+    checkpoint_every_ = recipe::InSteps(recipe_.checkpoint_every, samples_.count, recipe_.batch_size, 1);
+    knn_every_ = recipe::InSteps(recipe_.knn.every, samples_.count, recipe_.batch_size, 1);
     if (context_.resume) {
       phase = "resume";
       LoadCheckpoint(context_.artifact_root, context_.resume->path, context_.resume->hash, context_.resume->step,
@@ -102,24 +101,23 @@ class Training {
     options.threads = std::max(context_.threads - 1, 1);
     options.first_step = step;
     options.substituted_step = context_.substituted_step - 1;
-    options.views = recipe_.views;
-    options.view = OptionsFor(recipe_.augmentation.preset, recipe_.augmentation.size);
     if (context_.device == Device::kGpu) {
       pinned_ = std::make_unique<PinnedMemory>(TorchDevice(context_.device).type());
       options.memory = pinned_.get();
     }
-    loader_ = std::make_unique<Loader>(images_, options);
+    loader_ = std::make_unique<Loader>(samples_, options);
     last_row_ = Steady::now();
   }
 
   void OpenQueries() {
-    if (images_.labels.empty())
+    const auto labelled = [](const SampleSet& set, const std::string& which) {
+      if (!set.labels.empty()) return;
       throw RankError(ExitReason::kData,
-                      "evaluation.knn needs labels, and the training images have none: remove evaluation.knn");
-    queries_ = ReadIdx(context_.data_root, recipe_.data.path, "test", kMaxQueries);
-    if (queries_.labels.empty())
-      throw RankError(ExitReason::kData,
-                      "evaluation.knn needs labels, and the test images have none: remove evaluation.knn");
+                      "evaluation.knn needs labels, and the " + which + " samples have none: remove evaluation.knn");
+    };
+    labelled(samples_, "training");
+    queries_ = OpenSamples(context_.data_root, recipe_, "test", kMaxQueries, &samples_);
+    labelled(queries_, "test");
   }
 
   // All ranks stop after the same step: one tiny all-gather of the wish, between the hosts.
@@ -146,7 +144,7 @@ class Training {
     }
     const auto end = Steady::now();
     StepRow row = Row(update, rate, Seconds(begin, end));
-    if (recipe_.knn.enabled && (step % knn_every_ == 0 || step == total_steps_)) row.knn_accuracy = Knn();
+    if (recipe_.knn.enabled && (step % knn_every_ == 0 || step == total_steps_)) Knn(row);
     if (lead()) {
       observer_.OnRow(row);
     }
@@ -185,17 +183,31 @@ class Training {
     return row;
   }
 
-  double Knn() {
+  // Of each network; with branches also their mean.
+  void Knn(StepRow& row) {
     phase = "evaluation";
     Enter(Progress::Phase::kEvaluation);
-    const at::Tensor bank = Represent(learner_->network(), images_, recipe_.augmentation.size, group_);
-    const at::Tensor queries = Represent(learner_->network(), queries_, recipe_.augmentation.size, group_);
-    const double accuracy =
-        KnnAccuracy(bank, images_.labels, queries, queries_.labels, recipe_.knn.k, recipe_.knn.temperature);
-    observer_.OnLog("step " + std::to_string(step) + ": " + std::to_string(recipe_.knn.k) + "-NN accuracy " +
-                    std::to_string(accuracy));
+    const std::vector<recipe::Branch> views = recipe::Views(recipe_);
+    double sum = 0;
+    int networks = 0;
+    for (std::size_t v = 0; v < views.size(); ++v) {
+      if (views[v].shared) continue;
+      const double accuracy = KnnOfView(static_cast<int>(v));
+      observer_.OnLog("step " + std::to_string(step) + ": " +
+                      (views[v].name.empty() ? "" : "branch " + views[v].name + ", ") + std::to_string(recipe_.knn.k) +
+                      "-NN accuracy " + std::to_string(accuracy));
+      if (!views[v].name.empty()) row.knn_by_branch.push_back({views[v].name, accuracy});
+      sum += accuracy;
+      ++networks;
+    }
+    row.knn_accuracy = sum / networks;
     last_row_ = Steady::now();  // the rate is the steps' alone
-    return accuracy;
+  }
+
+  double KnnOfView(int view) {
+    const at::Tensor bank = Represent(learner_->network(), samples_, view, group_);
+    const at::Tensor queries = Represent(learner_->network(), queries_, view, group_);
+    return KnnAccuracy(bank, samples_.labels, queries, queries_.labels, recipe_.knn.k, recipe_.knn.temperature);
   }
 
   CheckpointId Id() const { return {context_.project, context_.job_id, context_.attempt, step, context_.recipe_hash}; }
@@ -223,7 +235,7 @@ class Training {
     phase = "export";
     if (!lead()) return;
     Enter(Progress::Phase::kCheckpoint);
-    observer_.OnExport(SaveExport(context_.artifact_root, Id(), learner_->model(), recipe::Serialize(recipe_)));
+    observer_.OnExport(SaveExport(context_.artifact_root, Id(), learner_->model(), recipe_));
   }
 
   const recipe::Recipe& recipe_;
@@ -231,7 +243,7 @@ class Training {
   const StopFlag& stop_;
   Observer& observer_;
 
-  ImageSet images_, queries_;
+  SampleSet samples_, queries_;
   Group group_;
   std::unique_ptr<Learner> learner_;
   std::unique_ptr<PinnedMemory> pinned_;  // on a GPU

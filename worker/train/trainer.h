@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "common/recipe/recipe.h"
 #include "worker/train/device.h"
@@ -17,6 +18,11 @@
 #include "worker/train/progress.h"
 
 namespace vicreg::train {
+
+struct BranchAccuracy {
+  std::string branch;
+  double accuracy = 0;
+};
 
 // Row of one finished optimizer step; same meaning as vicreg.v1.MetricRow (proto/vicreg/v1/metrics.proto), without
 // attempt.
@@ -28,9 +34,10 @@ struct StepRow {
   double z_std_mean = 0, z_std_min = 0, z_std_below = 0;
   double grad_norm = 0, learning_rate = 0, images_per_second = 0, step_seconds = 0;
   double covariance_noise_floor = 0, mismatch = 0, redundancy = 0;
-  double loss_scale = 1;           // fp16's factor of this step
-  std::int64_t skipped_steps = 0;  // of this attempt and those it resumed from: fp16 gradients that overflowed
-  std::optional<double> knn_accuracy;
+  double loss_scale = 1;               // fp16's factor of this step
+  std::int64_t skipped_steps = 0;      // of this attempt and those it resumed from: fp16 gradients that overflowed
+  std::optional<double> knn_accuracy;  // with branches their mean
+  std::vector<BranchAccuracy> knn_by_branch;  // empty for a job without branches
   std::int64_t time_us = 0;
 };
 

@@ -26,7 +26,7 @@ struct Export {
   std::string job;
   std::int64_t step = 0;
   recipe::Recipe recipe;
-  std::vector<NamedTensor> encoder;
+  std::map<std::string, std::vector<NamedTensor>> encoders;  // by branch
 };
 
 [[noreturn]] void Invalid(const std::string& folder, const std::string& text) {
@@ -40,14 +40,18 @@ std::string ReadPart(const std::string& folder, const std::string& name) {
 }
 
 Export Open(const std::string& folder) {
-  const std::string facts = ReadPart(folder, "export.json"), weights = ReadPart(folder, "encoder.safetensors");
+  const std::string facts = ReadPart(folder, "export.json");
   try {
     const nlohmann::json json = nlohmann::json::parse(facts);
-    if (const std::string found = Sha256Hex(weights); found != json.at("encoder_sha256").get<std::string>()) {
-      Invalid(folder, "encoder.safetensors has hash " + found + "; export.json expects " +
-                          json.at("encoder_sha256").get<std::string>());
+    Export exported{json.at("job"), json.at("step"), recipe::Deserialize(json.at("recipe").dump()), {}};
+    for (const recipe::Branch& branch : recipe::Networks(exported.recipe)) {
+      const std::string name = recipe::EncoderFile(branch.name), weights = ReadPart(folder, name);
+      const auto expected = json.at("files").at(name).at("sha256").get<std::string>();
+      if (const std::string found = Sha256Hex(weights); found != expected)
+        Invalid(folder, name + " has hash " + found + "; export.json expects " + expected);
+      exported.encoders[branch.name] = ParseSafetensors(weights);
     }
-    return {json.at("job"), json.at("step"), recipe::Deserialize(json.at("recipe").dump()), ParseSafetensors(weights)};
+    return exported;
   } catch (const nlohmann::json::exception& error) {
     Invalid(folder, std::string("export.json: ") + error.what());
   } catch (const std::invalid_argument& error) {
@@ -55,52 +59,60 @@ Export Open(const std::string& folder) {
   }
 }
 
-ImageSet Labelled(const std::string& root, const recipe::Data& data, const std::string& split, std::int64_t limit) {
-  ImageSet set = ReadIdx(root, data.path, split, limit);
+SampleSet Labelled(const std::string& root, const recipe::Recipe& recipe, const std::string& split, std::int64_t limit,
+                   const SampleSet* like) {
+  SampleSet set = OpenSamples(root, recipe, split, limit, like);
   if (set.labels.empty())
     throw RankError(ExitReason::kData, "split " + split + " in " + root + " has no labels; accuracy needs them");
   return set;
 }
 
+// One branch of the job, which is its view number `view`.
 class Comparison {
  public:
-  Comparison(const Export& exported, const ImageSet& bank, const ImageSet& queries, int shift)
-      : recipe_(exported.recipe), bank_(bank), queries_(queries), shift_(shift) {}
+  Comparison(const Export& exported, const SampleSet& bank, const SampleSet& queries, int view, int shift)
+      : exported_(exported),
+        branch_(recipe::Views(exported.recipe).at(static_cast<std::size_t>(view))),
+        bank_(bank),
+        queries_(queries),
+        view_(view),
+        shift_(shift) {}
 
-  Score Pixels() {
-    const int size = recipe_.augmentation.size;
-    const auto flat = [&](const ImageSet& set, int shift) {
-      return EvaluationImages(set, 0, set.count, size, shift).flatten(1);
+  BranchScores Scores() { return {branch_.name, {Raw(), Untrained(), Trained()}}; }
+
+ private:
+  Score Raw() {
+    const auto flat = [&](const SampleSet& set, int shift) {
+      return EvaluationSamples(Of(set), 0, set.count, shift).flatten(1);
     };
     const at::Tensor bank = flat(bank_, 0), mean = bank.mean(0, true);
-    return Both("raw pixels", bank - mean, flat(queries_, 0) - mean, flat(queries_, shift_) - mean);
+    return Both(Of(bank_).shape().size() == 3 ? "raw pixels" : "raw values", bank - mean, flat(queries_, 0) - mean,
+                flat(queries_, shift_) - mean);
   }
 
   Score Untrained() {
-    Network network(recipe_);
-    for (std::uint32_t i = 0; i + 2 <= bank_.count; i += kBlock) {
-      network.Encode(EvaluationImages(bank_, i, std::min(i + kBlock, bank_.count), recipe_.augmentation.size), 0,
-                     group_);
-    }
+    Network network(exported_.recipe);
+    for (std::uint32_t i = 0; i + 2 <= bank_.count; i += kBlock)
+      network.Encode(EvaluationSamples(Of(bank_), i, std::min(i + kBlock, bank_.count)), view_, group_);
     return Encoded("untrained encoder", network);
   }
 
-  Score Trained(const Export& exported) {
-    Network network(recipe_);
+  Score Trained() {
+    Network network(exported_.recipe);
     try {
-      CopyInto(exported.encoder, EncoderTensors(network.parameters().all(), ""));
+      CopyInto(exported_.encoders.at(branch_.name), EncoderTensors(network.parameters().all(), branch_.name));
     } catch (const std::invalid_argument& error) {
       throw RankError(ExitReason::kNoValidCheckpoint,
-                      std::string("encoder.safetensors does not fit export.json: ") + error.what());
+                      recipe::EncoderFile(branch_.name) + " does not fit export.json: " + error.what());
     }
     return Encoded("trained encoder", network);
   }
 
- private:
+  const View& Of(const SampleSet& set) const { return *set.views[static_cast<std::size_t>(view_)]; }
+
   Score Encoded(const std::string& name, const Network& network) {
-    const int size = recipe_.augmentation.size;
-    return Both(name, Represent(network, bank_, size, group_), Represent(network, queries_, size, group_),
-                Represent(network, queries_, size, group_, shift_));
+    return Both(name, Represent(network, bank_, view_, group_), Represent(network, queries_, view_, group_),
+                Represent(network, queries_, view_, group_, shift_));
   }
 
   Score Both(const std::string& name, const at::Tensor& bank, const at::Tensor& as_is, const at::Tensor& shifted) {
@@ -108,13 +120,16 @@ class Comparison {
     const auto accuracy = [&](const at::Tensor& queries) {
       return KnnAccuracy(bank, bank_.labels, queries, queries_.labels, protocol.k, protocol.temperature);
     };
-    return {name, accuracy(as_is), accuracy(shifted)};
+    Score score{name, accuracy(as_is), std::nullopt};
+    if (Of(bank_).shape().size() > 1) score.shifted = accuracy(shifted);
+    return score;
   }
 
-  const recipe::Recipe& recipe_;
-  const ImageSet& bank_;
-  const ImageSet& queries_;
-  const int shift_;
+  const Export& exported_;
+  const recipe::Branch branch_;
+  const SampleSet& bank_;
+  const SampleSet& queries_;
+  const int view_, shift_;
   Group group_;
 };
 
@@ -130,47 +145,63 @@ Evaluation Evaluate(const EvaluateOptions& options) {
     throw RankError(ExitReason::kData, "the export was trained on data root " + data.root +
                                            ", which is not given: add --data-root " + data.root + "=PATH");
   }
-  const ImageSet bank = Labelled(root->second, data, data.split, data.limit),
-                 queries = Labelled(root->second, data, "test", kMaxQueries);
-  Comparison comparison(exported, bank, queries, options.shift);
+  const SampleSet bank = Labelled(root->second, exported.recipe, data.split, data.limit, nullptr),
+                  queries = Labelled(root->second, exported.recipe, "test", kMaxQueries, &bank);
   Evaluation result;
   result.job = exported.job;
   result.step = exported.step;
   result.bank = bank.count;
   result.queries = queries.count;
   result.shift = options.shift;
-  result.scores = {comparison.Pixels(), comparison.Untrained(), comparison.Trained(exported)};
+  const std::vector<recipe::Branch> views = recipe::Views(exported.recipe);
+  for (std::size_t v = 0; v < views.size(); ++v) {
+    if (!views[v].shared)
+      result.branches.push_back(Comparison(exported, bank, queries, static_cast<int>(v), options.shift).Scores());
+  }
   return result;
 }
 
 std::string Table(const Evaluation& e) {
-  char line[160];
+  char line[200];
   std::string text;
   std::snprintf(line, sizeof line,
-                "%d-NN accuracy in %% (T = %.2f): %u test images against %u training images, step %lld\n\n", e.k,
+                "%d-NN accuracy in %% (T = %.2f): %u test samples against %u training samples, step %lld\n", e.k,
                 e.temperature, e.queries, e.bank, static_cast<long long>(e.step));
   text += line;
-  std::snprintf(line, sizeof line, "%-20s %8s  shifted by up to %d px\n", "features", "as is", e.shift);
-  text += line;
-  for (const Score& score : e.scores) {
-    std::snprintf(line, sizeof line, "%-20s %8.1f  %8.1f\n", score.features.c_str(), 100 * score.as_is,
-                  100 * score.shifted);
+  for (const BranchScores& branch : e.branches) {
+    const Score &raw = branch.scores.front(), &trained = branch.scores.back();
+    text += branch.branch.empty() ? "\n" : "\nbranch " + branch.branch + "\n";
+    std::snprintf(line, sizeof line, raw.shifted ? "%-20s %8s  shifted by up to %d\n" : "%-20s %8s\n", "features",
+                  "as is", e.shift);
+    text += line;
+    for (const Score& score : branch.scores) {
+      std::snprintf(line, sizeof line, score.shifted ? "%-20s %8.1f  %8.1f\n" : "%-20s %8.1f\n", score.features.c_str(),
+                    100 * score.as_is, 100 * score.shifted.value_or(0));
+      text += line;
+    }
+    if (!raw.shifted) continue;
+    std::snprintf(line, sizeof line, "\n%s lose %.1f points when samples move; the trained encoder loses %.1f.\n",
+                  raw.features == "raw pixels" ? "Raw pixels" : "Raw values", 100 * (raw.as_is - *raw.shifted),
+                  100 * (trained.as_is - *trained.shifted));
     text += line;
   }
-  const Score &pixels = e.scores.front(), &trained = e.scores.back();
-  std::snprintf(line, sizeof line,
-                "\nRaw pixels are strong while the clothes are centred and lose %.1f points when they move; the "
-                "trained encoder loses %.1f.\n",
-                100 * (pixels.as_is - pixels.shifted), 100 * (trained.as_is - trained.shifted));
-  return text + line;
+  return text;
 }
 
 std::string Json(const Evaluation& e) {
   nlohmann::ordered_json json = {
       {"job", e.job},   {"step", e.step},       {"k", e.k},        {"temperature", e.temperature},
       {"bank", e.bank}, {"queries", e.queries}, {"shift", e.shift}};
-  for (const Score& score : e.scores)
-    json["scores"].push_back({{"features", score.features}, {"as_is", score.as_is}, {"shifted", score.shifted}});
+  for (const BranchScores& branch : e.branches) {
+    for (const Score& score : branch.scores) {
+      nlohmann::ordered_json one;
+      if (!branch.branch.empty()) one["branch"] = branch.branch;
+      one["features"] = score.features;
+      one["as_is"] = score.as_is;
+      if (score.shifted) one["shifted"] = *score.shifted;
+      json["scores"].push_back(one);
+    }
+  }
   return json.dump();
 }
 

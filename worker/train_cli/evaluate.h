@@ -1,15 +1,17 @@
 #pragma once
 
-// How good an exported encoder is, beside what costs nothing: raw pixels and the same network untrained.
+// How good exported encoders are, beside what costs nothing: raw pixels (values) and the same network untrained. Each
+// branch of the job on its own.
 //
 // One protocol for all three: nearest neighbours by cosine (worker/train/eval/knn.h), k = 20, T = 0.07. Bank: the
-// training images of the recipe, whole, resized, unshifted. Queries: the first 2,000 test images, as they are and moved
-// by a fixed draw of up to `shift` pixels, filled with zeros. Pixels are centred with the bank's mean. The untrained
-// network is rebuilt from the recipe's seed; its batch normalisation takes running statistics from one pass over the
-// bank, as initial ones (0, 1) mean nothing.
+// training samples of the recipe, whole, resized, unshifted. Queries: the first 2,000 test samples, as they are and
+// moved by a fixed draw of up to `shift` pixels (values of a waveform), filled with zeros. Raw values are centred with
+// the bank's mean. The untrained network is rebuilt from the recipe's seed; its batch normalisation takes running
+// statistics from one pass over the bank, as initial ones (0, 1) mean nothing.
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,8 +25,14 @@ struct EvaluateOptions {
 };
 
 struct Score {
-  std::string features;           // "raw pixels", "untrained encoder", "trained encoder"
-  double as_is = 0, shifted = 0;  // shares, 0..1
+  std::string features;           // "raw pixels" or "raw values", "untrained encoder", "trained encoder"
+  double as_is = 0;               // share, 0..1
+  std::optional<double> shifted;  // likewise; vectors have no place to move to
+};
+
+struct BranchScores {
+  std::string branch;  // "": the only network of its job
+  std::vector<Score> scores;
 };
 
 struct Evaluation {
@@ -33,10 +41,10 @@ struct Evaluation {
   std::uint32_t bank = 0, queries = 0;
   int k = 20, shift = 4;
   double temperature = 0.07;
-  std::vector<Score> scores;
+  std::vector<BranchScores> branches;
 };
 
-// Throws RankError: kData for unusable images, kNoValidCheckpoint for an export that is damaged or does not fit its
+// Throws RankError: kData for unusable samples, kNoValidCheckpoint for an export that is damaged or does not fit its
 // recipe.
 Evaluation Evaluate(const EvaluateOptions& options);
 

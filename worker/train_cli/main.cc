@@ -62,14 +62,15 @@ int main(int argc, char** argv) {
   EvaluateOptions evaluate;
   evaluate.threads = static_cast<int>(std::thread::hardware_concurrency());
   bool json = false;
-  CLI::App* evaluate_command =
-      app.add_subcommand("evaluate", "20-NN accuracy of raw pixels, the untrained and the trained encoder");
-  evaluate_command->add_option("--export", evaluate.export_folder, "Folder with encoder.safetensors and export.json")
+  CLI::App* evaluate_command = app.add_subcommand(
+      "evaluate", "20-NN accuracy of raw values, the untrained and the trained encoder, of each branch");
+  evaluate_command->add_option("--export", evaluate.export_folder, "Folder with export.json and the encoders it names")
       ->required();
   evaluate_command->add_option("--data-root", roots, "NAME=PATH of a data root")
       ->check(CLI::Validator(CheckRoot, "NAME=PATH"))
       ->allow_extra_args(false);
-  evaluate_command->add_option("--shift", evaluate.shift, "Pixels the test images are moved by at most")
+  evaluate_command
+      ->add_option("--shift", evaluate.shift, "Pixels (values of a waveform) that test samples are moved by at most")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   evaluate_command->add_option("--threads", evaluate.threads, "Threads")->check(CLI::PositiveNumber);

@@ -40,6 +40,8 @@ nlohmann::ordered_json RowJson(const StepRow& row) {
                                  {"step_seconds", row.step_seconds},
                                  {"time_us", row.time_us}};
   if (row.knn_accuracy) json["knn_accuracy"] = *row.knn_accuracy;
+  for (const BranchAccuracy& of : row.knn_by_branch)
+    json["knn_by_branch"].push_back({{"branch", of.branch}, {"accuracy", of.accuracy}});
   return json;
 }
 

@@ -9,9 +9,11 @@
 #include <stdexcept>
 
 #include "common/files.h"
+#include "common/recipe/recipe_json.h"
 #include "common/version.h"
 #include "worker/train/checkpoint/safetensors.h"
 #include "worker/train/error.h"
+#include "worker/train/model/network.h"
 
 namespace vicreg::train {
 namespace {
@@ -109,20 +111,17 @@ void LoadCheckpoint(const std::string& root, const std::string& path, const std:
 }
 
 std::string SaveExport(const std::string& root, const CheckpointId& id, const std::vector<NamedTensor>& model,
-                       const std::string& recipe_json) {
-  const std::string prefix = "encoder.";
-  std::vector<NamedTensor> encoder;
-  for (const NamedTensor& t : model) {
-    if (t.name.rfind(prefix, 0) == 0) encoder.push_back({t.name.substr(prefix.size()), t.value});
-  }
+                       const recipe::Recipe& recipe) {
   Files files;
-  files["encoder.safetensors"] = SafetensorsBytes(encoder, {{"format", "pt"}});
-  const Json facts = {{"job", id.job},
-                      {"step", id.step},
-                      {"build", kVersion},
-                      {"recipe_hash", id.recipe_hash},
-                      {"encoder_sha256", Sha256Hex(files["encoder.safetensors"])},
-                      {"recipe", Json::parse(recipe_json)}};
+  Json hashes = Json::object();
+  for (const recipe::Branch& branch : recipe::Networks(recipe)) {
+    const std::string name = recipe::EncoderFile(branch.name);
+    files[name] = SafetensorsBytes(EncoderTensors(model, branch.name), {{"format", "pt"}});
+    hashes[name] = {{"sha256", Sha256Hex(files[name])}};
+  }
+  const Json facts = {{"job", id.job},     {"step", id.step},
+                      {"build", kVersion}, {"recipe_hash", id.recipe_hash},
+                      {"files", hashes},   {"recipe", Json::parse(recipe::Serialize(recipe))}};
   files["export.json"] = facts.dump(1) + "\n";
   const std::string path = id.project + "/" + id.job + "/export";
   PublishFolder(fs::path(root) / path, files);

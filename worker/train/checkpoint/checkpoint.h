@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "common/recipe/recipe.h"
 #include "worker/train/model/parameters.h"
 
 namespace vicreg::train {
@@ -35,10 +36,10 @@ void LoadCheckpoint(const std::string& root, const std::string& path, const std:
                     const std::string& recipe_hash, const std::vector<NamedTensor>& model,
                     const std::vector<NamedTensor>& optimizer);
 
-// Writes <root>/<project>/<job>/export/{encoder.safetensors, export.json} atomically and returns the folder's relative
-// path.
+// Writes <root>/<project>/<job>/export: for every network of the recipe its encoder (recipe::EncoderFile), and
+// export.json, which says what they are and their hashes. Atomically; returns the folder's relative path.
 std::string SaveExport(const std::string& root, const CheckpointId& id, const std::vector<NamedTensor>& model,
-                       const std::string& recipe_json);
+                       const recipe::Recipe& recipe);
 
 // Removes a checkpoint folder beneath root; absent is fine.
 void RemoveCheckpoint(const std::string& root, const std::string& path);

@@ -85,8 +85,20 @@ void CropAndResize(const std::uint8_t* pixels, int width, const Box& box, int si
   }
 }
 
-void ClampAll(float* values, int count) {
-  for (int i = 0; i < count; ++i) values[i] = std::clamp(values[i], 0.0f, 255.0f);
+void ClampAll(float* values, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) values[i] = std::clamp(values[i], 0.0f, 255.0f);
+}
+
+// Mean luma of planes of `plane` values.
+double MeanLuma(const float* image, int channels, std::int64_t plane) {
+  constexpr double kLuma[] = {0.299, 0.587, 0.114};
+  double mean = 0;
+  for (int c = 0; c < channels; ++c) {
+    double sum = 0;
+    for (std::int64_t i = 0; i < plane; ++i) sum += image[c * plane + i];
+    mean += (channels == 3 ? kLuma[c] : 1.0 / channels) * (sum / static_cast<double>(plane));
+  }
+  return mean;
 }
 
 }  // namespace
@@ -100,32 +112,36 @@ ViewOptions OptionsFor(const std::string& preset, int size) {
 
 void MakeView(const std::uint8_t* pixels, int height, int width, const ViewOptions& options, const DrawKey& key,
               float* out) {
-  const int size = options.size, count = size * size;
-  CropAndResize(pixels, width, options.random ? DrawCrop(height, width, options, key) : Box{0, 0, height, width}, size,
-                out);
+  const int size = options.size;
+  const std::int64_t plane = std::int64_t{size} * size, count = options.channels * plane;
+  const Box box = options.random ? DrawCrop(height, width, options, key) : Box{0, 0, height, width};
+  for (int c = 0; c < options.channels; ++c)
+    CropAndResize(pixels + std::int64_t{c} * height * width, width, box, size, out + c * plane);
   if (options.random) {
     if (Uniform(key, Operation::kFlip, 0) < options.flip) {
-      for (int y = 0; y < size; ++y) std::reverse(out + y * size, out + (y + 1) * size);
+      for (std::int64_t y = 0; y < std::int64_t{options.channels} * size; ++y)
+        std::reverse(out + y * size, out + (y + 1) * size);
     }
     if (Uniform(key, Operation::kBrightness, 0) < options.jitter) {
       const float factor =
           static_cast<float>(1 - options.brightness + 2 * options.brightness * Uniform(key, Operation::kBrightness, 1));
-      for (int i = 0; i < count; ++i) out[i] *= factor;
+      for (std::int64_t i = 0; i < count; ++i) out[i] *= factor;
       ClampAll(out, count);
     }
     if (Uniform(key, Operation::kContrast, 0) < options.jitter) {
       const float factor =
           static_cast<float>(1 - options.contrast + 2 * options.contrast * Uniform(key, Operation::kContrast, 1));
-      double sum = 0;
-      for (int i = 0; i < count; ++i) sum += out[i];
-      const float mean = static_cast<float>(sum / count);
-      for (int i = 0; i < count; ++i) out[i] = mean + factor * (out[i] - mean);
+      const float mean = static_cast<float>(MeanLuma(out, options.channels, plane));
+      for (std::int64_t i = 0; i < count; ++i) out[i] = mean + factor * (out[i] - mean);
       ClampAll(out, count);
     }
   }
-  const float scale = static_cast<float>(1 / (255 * options.deviation)),
-              shift = static_cast<float>(options.mean / options.deviation);
-  for (int i = 0; i < count; ++i) out[i] = out[i] * scale - shift;
+  for (int c = 0; c < options.channels; ++c) {
+    const double mean = options.mean[static_cast<std::size_t>(c)],
+                 deviation = options.deviation[static_cast<std::size_t>(c)];
+    const float scale = static_cast<float>(1 / (255 * deviation)), shift = static_cast<float>(mean / deviation);
+    for (std::int64_t i = c * plane; i < (c + 1) * plane; ++i) out[i] = out[i] * scale - shift;
+  }
 }
 
 }  // namespace vicreg::train

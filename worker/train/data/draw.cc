@@ -21,6 +21,11 @@ double Uniform(const DrawKey& key, Operation operation, std::uint16_t draw) {
   return static_cast<double>(Philox(key, operation, draw)[0]) * 0x1p-32;
 }
 
+std::array<std::uint32_t, 4> Words(const DrawKey& key, Operation operation, std::uint16_t draw) {
+  const auto words = Philox(key, operation, draw);
+  return {words[0], words[1], words[2], words[3]};
+}
+
 std::uint64_t Below(const DrawKey& key, Operation operation, std::uint16_t draw, std::uint64_t n) {
   const auto words = Philox(key, operation, draw);
   const std::uint64_t bits = (std::uint64_t{words[1]} << 32) | words[0];

@@ -1,17 +1,11 @@
 #include "worker/train/data/idx.h"
 
-#include <fcntl.h>
-#include <linux/openat2.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 #include <zlib.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 
-#include "worker/train/error.h"
+#include "worker/train/data/files.h"
 
 namespace vicreg::train {
 namespace {
@@ -19,38 +13,12 @@ namespace {
 constexpr std::size_t kMaxBytes = std::size_t{2} << 30;
 constexpr std::uint32_t kMagicImages = 2051, kMagicLabels = 2049;
 
-[[noreturn]] void Bad(const std::string& file, const std::string& text) {
-  throw RankError(ExitReason::kData, "data file " + file + ": " + text);
-}
-
-// A descriptor of `relative` beneath `root`; never through a link or "..". -1: no such file.
-int OpenBeneath(const std::string& root, const std::string& relative) {
-  const int folder = open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
-  if (folder < 0) Bad(root, "cannot open the data root: " + std::string(std::strerror(errno)));
-  open_how how{};
-  how.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
-  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS;
-  const int fd = static_cast<int>(syscall(SYS_openat2, folder, relative.c_str(), &how, sizeof how));
-  const int error = errno;
-  close(folder);
-  if (fd >= 0) {
-    struct stat info;
-    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-      close(fd);
-      Bad(relative, "not a regular file beneath the data root");
-    }
-    return fd;
-  }
-  if (error == ENOENT) return -1;
-  Bad(relative, "cannot open it beneath the data root: " + std::string(std::strerror(error)));
-}
-
 // zlib reads plain files as they are. Throws on a damaged or cut gzip stream.
 std::vector<std::uint8_t> ReadAll(int fd, const std::string& name) {
   gzFile file = gzdopen(fd, "rb");
   if (file == nullptr) {
     close(fd);
-    Bad(name, "out of memory while opening");
+    RefuseFile(name, "out of memory while opening");
   }
   std::vector<std::uint8_t> bytes;
   std::vector<std::uint8_t> block(1 << 20);
@@ -62,9 +30,9 @@ std::vector<std::uint8_t> ReadAll(int fd, const std::string& name) {
   int error = Z_OK;
   const std::string text = gzerror(file, &error);
   gzclose(file);
-  if (bytes.size() > kMaxBytes) Bad(name, "larger than 2 GiB unpacked; split it, or use a limit");
+  if (bytes.size() > kMaxBytes) RefuseFile(name, "larger than 2 GiB unpacked; split it, or use a limit");
   if (got < 0 || error != Z_OK)
-    Bad(name, "cut or damaged after " + std::to_string(bytes.size()) + " bytes (" + text + "): fetch it again");
+    RefuseFile(name, "cut or damaged after " + std::to_string(bytes.size()) + " bytes (" + text + "): fetch it again");
   return bytes;
 }
 
@@ -88,10 +56,10 @@ std::pair<bool, File> Find(const std::string& root, const std::string& stem) {
 
 void CheckMagic(const File& file, std::uint32_t expected, std::size_t header) {
   if (file.bytes.size() < header)
-    Bad(file.name,
-        "holds " + std::to_string(file.bytes.size()) + " bytes; expected a header of " + std::to_string(header));
+    RefuseFile(file.name,
+               "holds " + std::to_string(file.bytes.size()) + " bytes; expected a header of " + std::to_string(header));
   if (const std::uint32_t magic = BigEndian(file.bytes, 0); magic != expected) {
-    Bad(file.name, "magic number " + std::to_string(magic) + "; expected " + std::to_string(expected));
+    RefuseFile(file.name, "magic number " + std::to_string(magic) + "; expected " + std::to_string(expected));
   }
 }
 
@@ -101,36 +69,36 @@ ImageSet ReadIdx(const std::string& root, const std::string& path, const std::st
   const std::string stem = (path.empty() ? "" : path + "/") + (split == "train" ? "train" : "t10k");
   auto [found, images] = Find(root, stem + "-images-idx3-ubyte");
   if (!found)
-    Bad(stem + "-images-idx3-ubyte[.gz]", "not found in the data root; expected IDX images of split " + split);
+    RefuseFile(stem + "-images-idx3-ubyte[.gz]", "not found in the data root; expected IDX images of split " + split);
   CheckMagic(images, kMagicImages, 16);
   ImageSet set;
   const std::uint64_t count = BigEndian(images.bytes, 4), height = BigEndian(images.bytes, 8),
                       width = BigEndian(images.bytes, 12);
   if (height == 0 || width == 0 || height > 20000 || width > 20000) {
-    Bad(images.name,
-        "images of " + std::to_string(height) + "x" + std::to_string(width) + " pixels; expected 1 to 20000 a side");
+    RefuseFile(images.name, "images of " + std::to_string(height) + "x" + std::to_string(width) +
+                                " pixels; expected 1 to 20000 a side");
   }
   // 128 bits: a lying header must not overflow.
   const unsigned __int128 wanted = static_cast<unsigned __int128>(count) * height * width;
   if (wanted != images.bytes.size() - 16) {
-    Bad(images.name, "header promises " + std::to_string(count) + " images of " + std::to_string(height) + "x" +
-                         std::to_string(width) + ", the file holds " + std::to_string(images.bytes.size() - 16) +
-                         " bytes of pixels");
+    RefuseFile(images.name, "header promises " + std::to_string(count) + " images of " + std::to_string(height) + "x" +
+                                std::to_string(width) + ", the file holds " + std::to_string(images.bytes.size() - 16) +
+                                " bytes of pixels");
   }
   set.height = static_cast<int>(height);
   set.width = static_cast<int>(width);
   set.count =
       static_cast<std::uint32_t>(limit > 0 ? std::min<std::uint64_t>(count, static_cast<std::uint64_t>(limit)) : count);
-  if (set.count == 0) Bad(images.name, "holds no image");
+  if (set.count == 0) RefuseFile(images.name, "holds no image");
 
   auto [labelled, labels] = Find(root, stem + "-labels-idx1-ubyte");
   if (labelled) {
     CheckMagic(labels, kMagicLabels, 8);
     const std::uint32_t promised = BigEndian(labels.bytes, 4);
     if (promised != count || labels.bytes.size() - 8 != promised) {
-      Bad(labels.name, "header promises " + std::to_string(promised) + " labels, the file holds " +
-                           std::to_string(labels.bytes.size() - 8) + "; expected " + std::to_string(count) +
-                           ", one per image");
+      RefuseFile(labels.name, "header promises " + std::to_string(promised) + " labels, the file holds " +
+                                  std::to_string(labels.bytes.size() - 8) + "; expected " + std::to_string(count) +
+                                  ", one per image");
     }
     set.labels.assign(labels.bytes.begin() + 8, labels.bytes.begin() + 8 + set.count);
   }

@@ -6,17 +6,19 @@
 
 namespace vicreg::train {
 
-Loader::Loader(const ImageSet& images, const LoaderOptions& options)
-    : images_(images),
+Loader::Loader(const SampleSet& samples, const LoaderOptions& options)
+    : samples_(samples),
       options_(options),
-      steps_per_epoch_(images.count / options.batch_size),
+      steps_per_epoch_(samples.count / options.batch_size),
       range_(RowsOfRank(options.batch_size, options.rank, options.world_size)),
       next_step_(options.first_step) {
   if (steps_per_epoch_ == 0) {
-    throw RankError(ExitReason::kData, "found " + std::to_string(images.count) + " samples; a batch of " +
+    throw RankError(ExitReason::kData, "found " + std::to_string(samples.count) + " samples; a batch of " +
                                            std::to_string(options.batch_size) +
                                            " needs at least as many: lower batch_size or give more data");
   }
+  before_.push_back(0);
+  for (const auto& view : samples.views) before_.push_back(before_.back() + view->values());
   for (int i = 0; i < std::max(options.threads, 1); ++i) threads_.emplace_back([this] { Work(); });
 }
 
@@ -32,7 +34,7 @@ Loader::~Loader() {
 std::shared_ptr<const std::vector<std::uint32_t>> Loader::Order(std::uint32_t epoch) {
   auto& order = orders_[epoch];
   if (order == nullptr) {
-    order = std::make_shared<const std::vector<std::uint32_t>>(EpochOrder(options_.seed, epoch, images_.count));
+    order = std::make_shared<const std::vector<std::uint32_t>>(EpochOrder(options_.seed, epoch, samples_.count));
     while (orders_.size() > 3) orders_.erase(orders_.begin());
   }
   return order;
@@ -55,8 +57,7 @@ void Loader::Work() {
       ++next_ticket_;
       auto& entry = slots_[step];
       if (entry == nullptr) {
-        const std::int64_t own = range_.end - range_.begin,
-                           values = options_.views * own * options_.view.size * options_.view.size;
+        const std::int64_t own = range_.end - range_.begin, values = own * before_.back();
         entry = std::make_unique<Slot>(
             Slot{{step, own, std::pmr::vector<float>(static_cast<std::size_t>(values), options_.memory)}, 0});
       }
@@ -87,13 +88,12 @@ void Loader::Fill(std::int64_t step, std::int64_t row, Batch& batch) {
   const std::uint32_t sample =
       step == options_.substituted_step
           ? static_cast<std::uint32_t>(Below({options_.seed, epoch, static_cast<std::uint64_t>(position), 0},
-                                             Operation::kSubstitute, 0, images_.count))
+                                             Operation::kSubstitute, 0, samples_.count))
           : (*order)[static_cast<std::size_t>(position)];
-  const std::int64_t pixels = std::int64_t{options_.view.size} * options_.view.size;
-  for (int view = 0; view < options_.views; ++view) {
-    MakeView(images_.image(sample), images_.height, images_.width, options_.view,
-             {options_.seed, epoch, sample, static_cast<std::uint8_t>(view)},
-             batch.views.data() + (view * batch.rows + row) * pixels);
+  for (std::size_t view = 0; view < samples_.views.size(); ++view) {
+    const View& made = *samples_.views[view];
+    made.Draw(sample, {options_.seed, epoch, sample, static_cast<std::uint8_t>(view)},
+              batch.views.data() + batch.rows * before_[view] + row * made.values());
   }
 }
 

@@ -15,16 +15,15 @@
 #include <thread>
 #include <vector>
 
-#include "worker/train/data/augment.h"
-#include "worker/train/data/idx.h"
 #include "worker/train/data/order.h"
+#include "worker/train/data/samples.h"
 
 namespace vicreg::train {
 
 struct Batch {
   std::int64_t step = 0;  // 0-based
   std::int64_t rows = 0;
-  std::pmr::vector<float> views;  // views x rows x size x size: all first views, then all second ones, ...
+  std::pmr::vector<float> views;  // rows x the values of a view: all first views, then all second ones, ...
 };
 
 struct LoaderOptions {
@@ -33,18 +32,17 @@ struct LoaderOptions {
   int rank = 0, world_size = 1;
   int threads = 1;
   int slots = 3;  // batches in memory
-  int views = 2;  // of a sample; the place of one is a number in its draws
   std::int64_t first_step = 0;
   std::int64_t substituted_step = -1;  // 0-based: each of its samples is replaced by one drawn for its position
-  ViewOptions view;
   std::pmr::memory_resource* memory = std::pmr::get_default_resource();  // of the batches; outlives them
 };
 
 // Owned and called by one thread; its own threads live from construction to destruction.
 class Loader {
  public:
-  // `images` outlives the loader. Needs images.count >= batch_size (RankError kData).
-  Loader(const ImageSet& images, const LoaderOptions& options);
+  // `samples` outlives the loader. Needs samples.count >= batch_size (RankError kData). The place of a view is a number
+  // in its draws.
+  Loader(const SampleSet& samples, const LoaderOptions& options);
   ~Loader();
 
   // The batch of the next step. Rethrows what a thread threw.
@@ -62,10 +60,11 @@ class Loader {
   void Fill(std::int64_t step, std::int64_t row, Batch& batch);
   std::shared_ptr<const std::vector<std::uint32_t>> Order(std::uint32_t epoch);
 
-  const ImageSet& images_;
+  const SampleSet& samples_;
   const LoaderOptions options_;
   const std::int64_t steps_per_epoch_;
   const RowRange range_;
+  std::vector<std::int64_t> before_;  // values of a sample's views before each, and of all of them
 
   std::mutex mutex_;
   std::condition_variable changed_;

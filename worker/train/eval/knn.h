@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "worker/train/data/idx.h"
+#include "worker/train/data/samples.h"
 #include "worker/train/distributed/group.h"
 #include "worker/train/model/network.h"
 
@@ -19,12 +19,11 @@ namespace vicreg::train {
 double KnnAccuracy(const at::Tensor& bank, const std::vector<std::uint8_t>& bank_labels, const at::Tensor& queries,
                    const std::vector<std::uint8_t>& query_labels, int k, double temperature);
 
-// [count, 1, size, size]: whole images resized and normalised as for evaluation; `shift` > 0 moves image i by a fixed
-// draw of up to that many pixels each way, filled with zeros.
-at::Tensor EvaluationImages(const ImageSet& images, std::uint32_t begin, std::uint32_t end, int size, int shift = 0);
+// [end - begin, ...]: samples as evaluation sees them (View::Whole), in host memory.
+at::Tensor EvaluationSamples(const View& view, std::uint32_t begin, std::uint32_t end, int shift = 0);
 
-// Eval-mode representations of all images, [count, F], on the network's device; the ranks share the work and each gets
-// all of it.
-at::Tensor Represent(const Network& network, const ImageSet& images, int size, Group& group, int shift = 0);
+// Eval-mode representations of view `view` of all samples, [count, F], on the network's device; the ranks share the
+// work and each gets all of it.
+at::Tensor Represent(const Network& network, const SampleSet& samples, int view, Group& group, int shift = 0);
 
 }  // namespace vicreg::train
