@@ -280,7 +280,8 @@ One training job in YAML or JSON, at most 256 KiB of UTF-8. `scripts/reference` 
   Of a list that the file holds it overrides one item: `--set 'loss.per_view[0].variance=3'`; below, `[]` stands for any of them.
 - A **length** is `30 steps`, `10 epochs`, `{steps: 30}` or `{epochs: 10}`. `world_size: 2` is short for `{min: 2, max: 2}`.
 - `preset` fills the keys that the file leaves out. A list replaces the preset's list; naming an `optimizer.name` drops the
-  preset's rate with its optimizer, naming another `loss.objective` the preset's coefficients.
+  preset's rate with its optimizer, naming another `loss.objective` the preset's coefficients, `branches` its network and
+  augmentation, an encoder of waveforms or vectors its augmentation.
 
 ## Keys
 

@@ -1,6 +1,6 @@
-// Goal: jobs that read .npy train whole: a network for each modality, or one network of a waveform or vector alone, with
-// what a run leaves behind for each branch. Method: whole runs of small recipes, one rank, on two modalities of the
-// committed images (an image and the sums of its columns and rows); checkpoints compared by their bytes.
+// Goal: jobs that read .npy train whole: a network for each modality, or one network of a waveform or vector alone,
+// with what a run leaves behind for each branch. Method: whole runs of small recipes, one rank, on two modalities of
+// the committed images (an image and the sums of its columns and rows); checkpoints compared by their bytes.
 
 #include <gmock/gmock.h>
 
@@ -59,9 +59,8 @@ recipe::Recipe Plain() {
 
 recipe::Recipe TwoModalities() {
   recipe::Recipe r = Plain();
-  r.branches = {
-      {"picture", "image", false, {"tiny"}, {48, 32}, 1, 10, 2, {"cifar", kSide}},
-      {"sound", "wave", false, {"resnet1d18", recipe::Stem::kSmall, 8}, {32}, 2, 20, 1, {"wave", 24}}};
+  r.branches = {{"picture", "image", false, {"tiny"}, {48, 32}, 1, 10, 2, {"cifar", kSide}},
+                {"sound", "wave", false, {"resnet1d18", recipe::Stem::kSmall, 8}, {32}, 2, 20, 1, {"wave", 24}}};
   return r;
 }
 
@@ -144,7 +143,8 @@ TEST_F(Modalities, WhatDoesNotFitEndsTheRunNamingTheFile) {
   recipe.branches[1].channels = 3;
   const Outcome channels = train::Run(recipe, Context(3), stop_, recorder);
   EXPECT_EQ(channels.reason, ExitReason::kData);
-  EXPECT_THAT(channels.message, HasSubstr("data file train-wave.npy: found (256, 2, 28) of uint16; expected waveforms"));
+  EXPECT_THAT(channels.message,
+              HasSubstr("data file train-wave.npy: found (256, 2, 28) of uint16; expected waveforms"));
 }
 
 }  // namespace
