@@ -1,5 +1,6 @@
 """What every Python side under bench/ needs: inputs that ours (measure.cc) makes with the same bits, and what this process has used."""
 
+import ctypes
 import os
 
 import torch
@@ -17,6 +18,11 @@ def noise(begin, count):
 def resident():
     with open("/proc/self/statm") as f:
         return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def give_back():
+    """To the system, what was freed and the heap kept: it would hide what comes next."""
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def reset_peak():

@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <malloc.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <chrono>
@@ -63,6 +64,7 @@ int Serve(std::int64_t n, std::int64_t d, int ranks) {
     }
     // The gradients themselves are not counted: every side must produce them.
     for (at::Tensor& view : own) view.mutable_grad() = at::zeros_like(view);
+    malloc_trim(0);  // what the last repetition freed and the heap kept would hide what this one takes
     const std::int64_t before = Memory("VmRSS:");
     ResetPeak();
     const auto begin = std::chrono::steady_clock::now();

@@ -40,7 +40,7 @@ def compare(goals, quick, report):
             ours.ask(f"weights {sides.weights}")
             want = ours.ask(f"losses {STEPS}")[0]["losses"]
             lines = {"ours": (ours, "step 1"), **start_peers(goals, shape, sides, want)}
-            samples = measured[name] = interleave(lines, 3 if quick else 7)
+            samples = measured[name] = interleave(lines, 3 if quick else 5 if wide(shape) else 7)
         report.times(table, name, samples)
         judge(goals, shape, samples, report, judged=not quick)
     return measured
