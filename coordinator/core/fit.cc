@@ -104,7 +104,7 @@ std::vector<Slot> PickExactly(const Slots& slots, const Eligible& eligible, int 
 // Groups that a gang must not leave.
 std::vector<Group> Domains(const Slots& slots, const Eligible& eligible, const Topology& topology) {
   std::vector<Group> domains;
-  if (!topology.required || topology.level == Level::kAny) {
+  if (MaySpread(topology)) {
     domains.push_back(eligible);
   } else if (topology.level == Level::kNode) {
     for (const std::size_t i : eligible) domains.push_back({i});
@@ -124,13 +124,17 @@ Slots::Slots(const std::vector<const Node*>& nodes, const std::string& kind) {
     std::iota(place.free.begin(), place.free.end(), 0);
     places_.push_back(std::move(place));
   }
-  std::sort(places_.begin(), places_.end(), [](const Place& a, const Place& b) { return a.node->name < b.node->name; });
+  const auto by_name = [](const Place& a, const Place& b) { return a.node->name < b.node->name; };
+  if (!std::is_sorted(places_.begin(), places_.end(), by_name)) std::sort(places_.begin(), places_.end(), by_name);
 }
 
 Place* Slots::Find(const std::string& node) {
+  if (newest_ < places_.size() && places_[newest_].node->name == node) return &places_[newest_];
   const auto found = std::lower_bound(places_.begin(), places_.end(), node,
                                       [](const Place& place, const std::string& n) { return place.node->name < n; });
-  return found == places_.end() || found->node->name != node ? nullptr : &*found;
+  if (found == places_.end() || found->node->name != node) return nullptr;
+  newest_ = static_cast<std::size_t>(found - places_.begin());
+  return &*found;
 }
 
 void Slots::Take(const Slot& slot) {

@@ -46,6 +46,7 @@ class Slots {
  private:
   Place* Find(const std::string& node);
   std::vector<Place> places_;  // by name
+  std::size_t newest_ = 0;     // of them found: slots of a gang come a node at a time
 };
 
 // Indices into Slots::places().
@@ -58,6 +59,9 @@ Eligible EligibleFor(const Slots& slots, const Shape& shape, int world);
 // The largest gang of `fewest` to `most` ranks that fits now; marked slots are not free. Slots of rank 0, 1, ...; empty
 // when none fits.
 std::vector<Slot> Pick(const Slots& slots, const Eligible& eligible, int fewest, int most, const Topology& topology);
+
+// May a gang of this topology spread over all its nodes, if it must?
+inline bool MaySpread(const Topology& topology) { return !topology.required || topology.level == Level::kAny; }
 
 // Could `world` ranks sit there if everything were free?
 bool FitsWhenEmpty(const Slots& slots, const Eligible& eligible, int world, const Topology& topology);

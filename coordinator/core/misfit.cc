@@ -5,10 +5,6 @@
 namespace vicreg::core {
 namespace {
 
-bool Has(const std::vector<std::string>& all, const std::string& one) {
-  return std::find(all.begin(), all.end(), one) != all.end();
-}
-
 std::string List(const std::set<std::string>& names) {
   std::string list;
   for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
@@ -29,35 +25,30 @@ std::string Misfit::Needs() const {
   return "needs " + std::to_string(job.min_world) + " to " + Count(job.max_world, what);
 }
 
-int Misfit::Free() const {
-  int free = 0;
-  for (const std::size_t i : eligible) free += static_cast<int>(slots.places()[i].free.size());
-  return free;
-}
-
-int Misfit::Total() const {
-  int total = 0;
-  for (const std::size_t i : eligible) total += slots.places()[i].total;
-  return total;
+const Offers::All& Offers::all() {
+  if (all_) return *all_;
+  all_.emplace();
+  for (const Node* node : nodes_) {
+    if (node->state != NodeState::kReady) continue;
+    if (node->admin != AdminState::kOpen) {
+      ++all_->closed;
+      continue;
+    }
+    ++all_->ready;
+    all_->roots.insert(node->data_roots.begin(), node->data_roots.end());
+    for (const std::string& root : node->data_roots)
+      all_->labels[root].insert(node->labels.begin(), node->labels.end());
+  }
+  return *all_;
 }
 
 std::optional<Explanation> Misfit::Never() const {
   // Each answer below means that this is not so; the usual answer is worth no look at every node.
-  if (Total() >= job.min_world && FitsWhenEmpty(slots, eligible, job.min_world, job.topology)) return std::nullopt;
-  std::set<std::string> offered, labels;
-  int ready = 0, offering = 0, closed = 0;
-  for (const Node* node : nodes) {
-    if (node->state != NodeState::kReady) continue;
-    if (node->admin != AdminState::kOpen) {
-      ++closed;
-      continue;
-    }
-    ++ready;
-    offered.insert(node->data_roots.begin(), node->data_roots.end());
-    if (!Has(node->data_roots, shape.data_root)) continue;
-    ++offering;
-    labels.insert(node->labels.begin(), node->labels.end());
-  }
+  if (total >= job.min_world &&
+      (MaySpread(job.topology) || FitsWhenEmpty(slots, eligible, job.min_world, job.topology)))
+    return std::nullopt;
+  const auto& [ready, closed, roots, labels_of] = offers.all();
+  const auto labels = labels_of.find(shape.data_root);
   if (ready == 0 && closed > 0) {
     return Explanation{Reason::kNoNodes, Needs() + "; every ready node is cordoned or draining (" +
                                              std::to_string(closed) + "): `vicreg node uncordon NODE`"};
@@ -66,28 +57,29 @@ std::optional<Explanation> Misfit::Never() const {
     return Explanation{Reason::kNoNodes,
                        Needs() + "; no node is ready: start a worker (`vicreg up`, or `vicreg-worker`)"};
   }
-  if (offering == 0) {
+  if (labels == labels_of.end()) {
     return Explanation{Reason::kDataRootMissing, "no ready node offers data root " + shape.data_root +
-                                                     "; offered: " + List(offered) +
+                                                     "; offered: " + List(roots) +
                                                      ": start a worker with --data-root " + shape.data_root + "=PATH"};
   }
   if (eligible.empty() && !shape.labels.empty()) {
     return Explanation{Reason::kNoMatchingNode, "no ready node with data root " + shape.data_root + " has the labels " +
-                                                    List({shape.labels.begin(), shape.labels.end()}) + "; there are: " +
-                                                    List(labels) + ": start a worker with --label, or ask for others"};
+                                                    List({shape.labels.begin(), shape.labels.end()}) +
+                                                    "; there are: " + List(labels->second) +
+                                                    ": start a worker with --label, or ask for others"};
   }
-  if (Total() < job.min_world) {
+  if (total < job.min_world) {
     return Explanation{Reason::kNotEnoughSlots,
-                       Needs() + "; the cluster has " + std::to_string(Total()) + " (" + std::to_string(Free()) +
+                       Needs() + "; the cluster has " + std::to_string(total) + " (" + std::to_string(free) +
                            " free) on " + Count(static_cast<int>(eligible.size()), "ready node") + ": add " +
-                           std::to_string(job.min_world - Total()) + " more, or lower world_size"};
+                           std::to_string(job.min_world - total) + " more, or lower world_size"};
   }
   if (!FitsWhenEmpty(slots, eligible, job.min_world, job.topology)) {
     int largest = 0;
     for (const std::size_t i : eligible) largest = std::max(largest, slots.places()[i].total);
     return Explanation{Reason::kTopology, Needs() + " on one " + Name(job.topology.level) +
                                               ", as placement.topology requires; the largest node has " +
-                                              std::to_string(largest) + ", all together " + std::to_string(Total()) +
+                                              std::to_string(largest) + ", all together " + std::to_string(total) +
                                               ": lower world_size, or do not require it"};
   }
   return std::nullopt;
@@ -110,13 +102,12 @@ Explanation Misfit::OverQuota(int quota, int held) const {
 }
 
 Explanation Misfit::InUse() const {
-  const int free = Free();
   // Enough, but not near enough to each other.
   if (free >= job.min_world) {
     return {Reason::kTopology, Needs() + " on one " + Name(job.topology.level) + "; " + std::to_string(free) + " of " +
-                                   std::to_string(Total()) + " are free, on several: next when one has enough"};
+                                   std::to_string(total) + " are free, on several: next when one has enough"};
   }
-  return {Reason::kSlotsInUse, Needs() + "; " + std::to_string(free) + " of " + std::to_string(Total()) +
+  return {Reason::kSlotsInUse, Needs() + "; " + std::to_string(free) + " of " + std::to_string(total) +
                                    " are free: next when running jobs end"};
 }
 

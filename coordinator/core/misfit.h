@@ -2,7 +2,9 @@
 
 // Why a job waits: one reason and one sentence with the numbers behind it and what would help.
 
+#include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -10,12 +12,29 @@
 
 namespace vicreg::core {
 
+// What the ready nodes offer together. Looked up once a pass, and only when a class could never start.
+class Offers {
+ public:
+  explicit Offers(const std::vector<const Node*>& nodes) : nodes_(nodes) {}
+  struct All {
+    int ready = 0, closed = 0;  // nodes that are ready: open, and others
+    std::set<std::string> roots;
+    std::map<std::string, std::set<std::string>> labels;  // of the nodes that offer a root
+  };
+  const All& all();
+
+ private:
+  const std::vector<const Node*>& nodes_;
+  std::optional<All> all_;
+};
+
 struct Misfit {
   const Job& job;
   const Shape& shape;
-  const std::vector<const Node*>& nodes;
+  Offers& offers;
   const Slots& slots;
   const Eligible& eligible;
+  int total, free;  // slots of the eligible nodes; free ones, promised ones too
 
   // The cluster could not hold it even when empty; nullopt: it could.
   std::optional<Explanation> Never() const;
@@ -27,12 +46,9 @@ struct Misfit {
   Explanation Stopping() const;
   // To the victim: who takes its place.
   std::string Preempts(const Job& victim) const;
-  // Slots of its nodes that are free, promised ones too.
-  int Free() const;
 
  private:
   std::string Needs() const;
-  int Total() const;
 };
 
 // "1 slot", "2 slots".

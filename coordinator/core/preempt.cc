@@ -28,13 +28,17 @@ Victims ChooseVictims(const Job& job, const Slots& slots, const Eligible& eligib
   Victims victims;
   std::vector<const Job*> candidates;
   for (const Job* other : running) {
-    if (other->priority >= job.priority || other->slot_kind != job.slot_kind || !Touches(*other, nodes)) continue;
-    const TimePoint ripe = std::max(other->running_since, state.began()) + state.options.min_runtime;
-    if (other->state != JobState::kRunning || state.now < ripe) {
-      if (other->state == JobState::kRunning) victims.later = std::min(victims.later, ripe);
+    if (other->priority >= job.priority || other->slot_kind != job.slot_kind || other->state != JobState::kRunning)
       continue;
+    const TimePoint ripe = std::max(other->running_since, state.began()) + state.options.min_runtime;
+    const bool young = state.now < ripe;
+    // Where it runs is worth a look only if that could change something.
+    if ((young && ripe >= victims.later) || !Touches(*other, nodes)) continue;
+    if (young) {
+      victims.later = ripe;
+    } else {
+      candidates.push_back(other);
     }
-    candidates.push_back(other);
   }
   std::stable_sort(candidates.begin(), candidates.end(), [&](const Job* a, const Job* b) {
     if (a->priority != b->priority) return a->priority < b->priority;

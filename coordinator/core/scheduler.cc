@@ -38,11 +38,19 @@ class Pass {
   }
 
  private:
+  // Nodes for one shape, and their slots as of some number of changes of the pool.
+  struct Candidates {
+    Eligible nodes;
+    int total = 0, free = 0, available = 0;
+    int as_of = -1;
+  };
+
   struct Pool {
-    Slots now;   // free and not promised
-    Slots soon;  // as if gangs that are stopping had stopped
-    // By shape and smallest gang: which nodes are trusted depends on both.
-    std::map<std::pair<Shape, int>, Eligible> eligible;
+    Slots now;        // free and not promised
+    Slots soon;       // as if gangs that are stopping had stopped
+    int changes = 0;  // of `now`
+    // By shape and, where some nodes failed under the job, smallest gang: which nodes are trusted then depends on both.
+    std::map<std::pair<Shape, int>, Candidates> candidates;
     const Job* promised_to = nullptr;
     bool waits = false;  // somebody waits for slots of this kind
   };
@@ -51,7 +59,7 @@ class Pass {
     const auto found = pools_.find(kind);
     if (found != pools_.end()) return found->second;
     const Slots all(nodes_, kind);
-    Pool pool{all, all, {}, nullptr, false};
+    Pool pool{all, all, 0, {}, nullptr, false};
     for (const Job* job : running_) {
       if (job->slot_kind != kind) continue;
       for (const Rank& rank : job->ranks) {
@@ -72,10 +80,22 @@ class Pass {
     return shape;
   }
 
-  static const Eligible& EligibleOf(Pool& pool, const Shape& shape, int min_world) {
-    const auto [found, added] = pool.eligible.try_emplace({shape, min_world});
-    if (added) found->second = EligibleFor(pool.now, shape, min_world);
-    return found->second;
+  static const Candidates& CandidatesOf(Pool& pool, const Shape& shape, int min_world) {
+    const auto [found, added] = pool.candidates.try_emplace({shape, shape.excluded.empty() ? 0 : min_world});
+    Candidates& here = found->second;
+    if (added) {
+      here.nodes = EligibleFor(pool.now, shape, min_world);
+      for (const std::size_t i : here.nodes) here.total += pool.now.places()[i].total;
+    }
+    if (here.as_of != pool.changes) {
+      here.free = here.available = 0;
+      for (const std::size_t i : here.nodes) {
+        here.free += static_cast<int>(pool.now.places()[i].free.size());
+        here.available += pool.now.places()[i].available();
+      }
+      here.as_of = pool.changes;
+    }
+    return here;
   }
 
   int HeldBy(const Job& job) { return held_[{job.project, job.slot_kind}]; }
@@ -91,9 +111,10 @@ class Pass {
     Pool& pool = PoolOf(job.slot_kind);
     const Queue* queue = state_.FindQueue({job.project, job.queue});
     const Shape shape = ShapeOf(job);
-    const Eligible& eligible = EligibleOf(pool, shape, job.min_world);
+    const Candidates& candidates = CandidatesOf(pool, shape, job.min_world);
+    const Eligible& eligible = candidates.nodes;
     const int allowed = AllowedTo(job);
-    const Misfit misfit{job, shape, nodes_, pool.now, eligible};
+    const Misfit misfit{job, shape, offers_, pool.now, eligible, candidates.total, candidates.free};
 
     const auto wait = [&](Explanation why) {
       plan_.waiting[alike] = std::move(why);
@@ -105,12 +126,14 @@ class Pass {
     if (allowed < job.min_world) return wait(misfit.OverQuota(QuotaOf(job), HeldBy(job)));
 
     std::vector<Slot> slots = SameAgain(job, pool.now, eligible, allowed);
-    if (slots.empty()) slots = Pick(pool.now, eligible, job.min_world, std::min(job.max_world, allowed), job.topology);
+    if (slots.empty() && candidates.available >= job.min_world)
+      slots = Pick(pool.now, eligible, job.min_world, std::min(job.max_world, allowed), job.topology);
     if (!slots.empty()) {
       for (const Slot& slot : slots) {
         pool.now.Take(slot);
         pool.soon.Take(slot);
       }
+      ++pool.changes;
       const int count = static_cast<int>(slots.size());
       held_[{job.project, job.slot_kind}] += count;
       plan_.placements.push_back({job.id, std::move(slots)});
@@ -118,7 +141,7 @@ class Pass {
     }
     pool.waits = true;
     if (pool.promised_to != nullptr)
-      return wait(misfit.Free() >= job.min_world ? misfit.Behind(*pool.promised_to) : misfit.InUse());
+      return wait(misfit.free >= job.min_world ? misfit.Behind(*pool.promised_to) : misfit.InUse());
     Explanation why = misfit.InUse();
     const bool coming =
         !Pick(pool.soon, eligible, job.min_world, std::min(job.max_world, allowed), job.topology).empty();
@@ -135,6 +158,7 @@ class Pass {
       plan_.next_pass = std::min(plan_.next_pass, victims.later);
     }
     Earmark(pool.now, eligible, job.min_world, job.topology);
+    ++pool.changes;
     pool.promised_to = &job;
     return wait(std::move(why));
   }
@@ -176,6 +200,7 @@ class Pass {
 
   const Transaction& state_;
   const std::vector<const Node*> nodes_;
+  Offers offers_{nodes_};
   std::vector<TimePoint> preemptions_;  // of the last hour, those of this pass too
   const std::vector<const Job*> running_;
   std::map<std::pair<std::string, std::string>, int> held_;  // by project and kind

@@ -176,11 +176,18 @@ void QueuedClass::SkipChanged() {
 }
 
 std::vector<const Node*> Transaction::Nodes() const {
-  std::map<std::string, const Node*> all;
-  for (const auto& [name, node] : state_.nodes) all[name] = &node;
-  for (const auto& [name, node] : nodes_) all[name] = &node;
   std::vector<const Node*> nodes;
-  for (const auto& [name, node] : all) nodes.push_back(node);
+  nodes.reserve(state_.nodes.size() + nodes_.size());
+  auto changed = nodes_.begin();
+  for (const auto& [name, node] : state_.nodes) {
+    for (; changed != nodes_.end() && changed->first < name; ++changed) nodes.push_back(&changed->second);
+    if (changed != nodes_.end() && changed->first == name) {
+      nodes.push_back(&changed++->second);
+    } else {
+      nodes.push_back(&node);
+    }
+  }
+  for (; changed != nodes_.end(); ++changed) nodes.push_back(&changed->second);
   return nodes;
 }
 

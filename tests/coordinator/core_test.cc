@@ -764,6 +764,22 @@ TEST(Register, NewProcessHoldsNoReservation) {
 
 // ---- the checker itself ----
 
+TEST(Transaction, NodesComeByNameStoredOnesAsChangedSoFar) {
+  CoreCluster c;
+  for (const char* name : {"b", "d", "f"}) EXPECT_TRUE(c.AddNode(name, 1).ok());
+  Transaction tx(c.state, c.options, c.clock.SteadyNow(), 0);
+  tx.EditNode("d").cpu_slots = 2;
+  for (const char* name : {"a", "c", "g"}) {
+    Node node;
+    node.name = name;
+    node.cpu_slots = 3;
+    tx.AddNode(node);
+  }
+  std::string found;
+  for (const Node* node : tx.Nodes()) found += node->name + std::to_string(node->cpu_slots) + " ";
+  EXPECT_EQ(found, "a3 b1 c3 d2 f1 g3 ");
+}
+
 TEST(Broken, EachRuleIsSaidWhenItIsViolated) {
   const struct {
     const char* sentence;
