@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
 
 #include "common/ids.h"
 #include "coordinator/core/index.h"
@@ -55,86 +56,6 @@ absl::Status CheckFile(SQLite::Database& database, const std::string& path) {
   return absl::OkStatus();
 }
 
-int StoredAttempt(SQLite::Database& db, const std::string& job_id) {
-  SQLite::Statement read(db, "SELECT attempt FROM jobs WHERE id=?");
-  read.bind(1, job_id);
-  return read.executeStep() ? read.getColumn(0).getInt() : 0;
-}
-
-// A job is saved many times within one attempt; the attempt is recorded when its number grows, and the number never
-// falls.
-void SaveJob(SQLite::Database& db, const core::Job& job, std::int64_t term) {
-  const int before = StoredAttempt(db, job.id);
-  if (job.attempt < before) {
-    throw SQLite::Exception(
-        "attempt of job " + job.id + " fell from " + std::to_string(before) + " to " + std::to_string(job.attempt),
-        SQLITE_CONSTRAINT);
-  }
-  SQLite::Statement save(db,
-                         "INSERT INTO jobs VALUES(?,?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET state=excluded.state, "
-                         "attempt=excluded.attempt, record=excluded.record");
-  save.bind(1, job.id);
-  save.bind(2, static_cast<int64_t>(job.queue_seq));
-  save.bind(3, static_cast<int>(job.state));
-  save.bind(4, job.attempt);
-  save.bind(5, job.spec.data(), static_cast<int>(job.spec.size()));
-  save.bind(6, JobRecord(job));
-  save.exec();
-  if (job.attempt == before) return;
-  // The primary key refuses a number that was used before.
-  SQLite::Statement attempt(db, "INSERT INTO attempts VALUES(?,?,?,?,?)");
-  attempt.bind(1, job.id);
-  attempt.bind(2, job.attempt);
-  attempt.bind(3, static_cast<int64_t>(job.resumed_step));
-  attempt.bind(4, job.world_size);
-  attempt.bind(5, static_cast<int64_t>(term));
-  attempt.exec();
-}
-
-void DropClaims(SQLite::Database& db, const core::Job& job) {
-  SQLite::Statement drop(db, "DELETE FROM claims WHERE job=?");
-  drop.bind(1, job.id);
-  drop.exec();
-}
-
-// The primary key refuses a slot that another job still claims.
-void AddClaims(SQLite::Database& db, const core::Job& job) {
-  if (!core::HoldsSlots(job.state)) return;
-  for (const core::Rank& rank : job.ranks) {
-    SQLite::Statement claim(db, "INSERT INTO claims VALUES(?,?,?,?,?,?)");
-    claim.bind(1, rank.node);
-    claim.bind(2, job.slot_kind);
-    claim.bind(3, rank.slot);
-    claim.bind(4, job.id);
-    claim.bind(5, job.attempt);
-    claim.bind(6, rank.rank);
-    claim.exec();
-  }
-}
-
-void SavePolicy(SQLite::Database& db, const std::string& kind, const std::string& name, const std::string& record) {
-  SQLite::Statement save(db, "INSERT OR REPLACE INTO policies VALUES(?,?,?)");
-  save.bind(1, kind);
-  save.bind(2, name);
-  save.bind(3, record);
-  save.exec();
-}
-
-void SaveEvent(SQLite::Database& db, const core::Event& e) {
-  SQLite::Statement save(db, "INSERT INTO events VALUES(?,?,?,?,?,?,?,?,?,?)");
-  save.bind(1, static_cast<int64_t>(e.seq));
-  save.bind(2, e.job_id);
-  save.bind(3, static_cast<int64_t>(e.job_seq));
-  save.bind(4, static_cast<int64_t>(e.time_us));
-  save.bind(5, e.kind);
-  save.bind(6, e.actor);
-  save.bind(7, static_cast<int>(e.reason));
-  save.bind(8, e.message);
-  save.bind(9, e.attempt);
-  save.bind(10, static_cast<int64_t>(e.term));
-  save.exec();
-}
-
 }  // namespace
 
 absl::Status FromSqlite(const SQLite::Exception& error, const std::string& action, const std::string& path) {
@@ -154,10 +75,137 @@ absl::Status FromSqlite(const SQLite::Exception& error, const std::string& actio
   }
 }
 
+// What Commit runs, each prepared once: a commit of many small rows would spend most of its time preparing.
+class SqliteStore::Statements {
+ public:
+  Statements(SQLite::Database& database, std::int64_t term) : database_(database), term_(term) {}
+
+  void SaveJob(const core::Job& job) {
+    const int before = StoredAttempt(job.id);
+    if (job.attempt < before) {
+      throw SQLite::Exception(
+          "attempt of job " + job.id + " fell from " + std::to_string(before) + " to " + std::to_string(job.attempt),
+          SQLITE_CONSTRAINT);
+    }
+    Use save(
+        Prepared("INSERT INTO jobs VALUES(?,?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET state=excluded.state, "
+                 "attempt=excluded.attempt, record=excluded.record"));
+    save->bind(1, job.id);
+    save->bind(2, static_cast<int64_t>(job.queue_seq));
+    save->bind(3, static_cast<int>(job.state));
+    save->bind(4, job.attempt);
+    save->bind(5, job.spec.data(), static_cast<int>(job.spec.size()));
+    save->bind(6, JobRecord(job));
+    save->exec();
+    if (job.attempt == before) return;
+    // A job is saved many times within one attempt; the attempt is recorded when its number grows, and the number never
+    // falls. The primary key refuses one that was used before.
+    Use attempt(Prepared("INSERT INTO attempts VALUES(?,?,?,?,?)"));
+    attempt->bind(1, job.id);
+    attempt->bind(2, job.attempt);
+    attempt->bind(3, static_cast<int64_t>(job.resumed_step));
+    attempt->bind(4, job.world_size);
+    attempt->bind(5, static_cast<int64_t>(term_));
+    attempt->exec();
+  }
+
+  void DropClaims(const core::Job& job) {
+    Use drop(Prepared("DELETE FROM claims WHERE job=?"));
+    drop->bind(1, job.id);
+    drop->exec();
+  }
+
+  // The primary key refuses a slot that another job still claims.
+  void AddClaims(const core::Job& job) {
+    if (!core::HoldsSlots(job.state)) return;
+    for (const core::Rank& rank : job.ranks) {
+      Use claim(Prepared("INSERT INTO claims VALUES(?,?,?,?,?,?)"));
+      claim->bind(1, rank.node);
+      claim->bind(2, job.slot_kind);
+      claim->bind(3, rank.slot);
+      claim->bind(4, job.id);
+      claim->bind(5, job.attempt);
+      claim->bind(6, rank.rank);
+      claim->exec();
+    }
+  }
+
+  void SaveNode(const core::Node& node) {
+    Use save(Prepared("INSERT OR REPLACE INTO nodes VALUES(?,?)"));
+    save->bind(1, node.name);
+    save->bind(2, NodeRecord(node));
+    save->exec();
+  }
+
+  void SavePolicy(const std::string& kind, const std::string& name, const std::string& record) {
+    Use save(Prepared("INSERT OR REPLACE INTO policies VALUES(?,?,?)"));
+    save->bind(1, kind);
+    save->bind(2, name);
+    save->bind(3, record);
+    save->exec();
+  }
+
+  void SaveEvent(const core::Event& e) {
+    Use save(Prepared("INSERT INTO events VALUES(?,?,?,?,?,?,?,?,?,?)"));
+    save->bind(1, static_cast<int64_t>(e.seq));
+    save->bind(2, e.job_id);
+    save->bind(3, static_cast<int64_t>(e.job_seq));
+    save->bind(4, static_cast<int64_t>(e.time_us));
+    save->bind(5, e.kind);
+    save->bind(6, e.actor);
+    save->bind(7, static_cast<int>(e.reason));
+    save->bind(8, e.message);
+    save->bind(9, e.attempt);
+    save->bind(10, static_cast<int64_t>(e.term));
+    save->exec();
+  }
+
+  void SaveRequest(const core::Request& request) {
+    Use save(Prepared("INSERT INTO requests VALUES(?,?,?)"));
+    save->bind(1, request.id);
+    save->bind(2, request.sha256);
+    save->bind(3, request.job_id);
+    save->exec();
+  }
+
+ private:
+  // For one execution: a statement that was left in the middle would hold the read transaction open.
+  class Use {
+   public:
+    explicit Use(SQLite::Statement& statement) : statement_(statement) { statement_.clearBindings(); }
+    ~Use() { statement_.tryReset(); }
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+    SQLite::Statement* operator->() { return &statement_; }
+
+   private:
+    SQLite::Statement& statement_;
+  };
+
+  // `sql` is a literal.
+  SQLite::Statement& Prepared(const char* sql) {
+    std::unique_ptr<SQLite::Statement>& statement = statements_[sql];
+    if (!statement) statement = std::make_unique<SQLite::Statement>(database_, sql);
+    return *statement;
+  }
+
+  int StoredAttempt(const std::string& job_id) {
+    Use read(Prepared("SELECT attempt FROM jobs WHERE id=?"));
+    read->bind(1, job_id);
+    return read->executeStep() ? read->getColumn(0).getInt() : 0;
+  }
+
+  SQLite::Database& database_;
+  const std::int64_t term_;
+  std::unordered_map<const char*, std::unique_ptr<SQLite::Statement>> statements_;
+};
+
 SqliteStore::SqliteStore(FileLock lock, std::string path)
     : lock_(std::move(lock)),
       path_(std::move(path)),
       database_(path_, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE, 5000) {}
+
+SqliteStore::~SqliteStore() = default;
 
 absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string& folder) {
   RETURN_IF_ERROR(MakeFolders(folder));
@@ -181,6 +229,7 @@ absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string
     store->store_id_ = db.execAndGet("SELECT value FROM meta WHERE key='store_id'").getString();
     store->term_ = std::stoll(db.execAndGet("SELECT value FROM meta WHERE key='term'").getString());
     change.commit();
+    store->statements_ = std::make_unique<Statements>(db, store->term_);
     store->reader_ = std::make_unique<SQLite::Database>(path, SQLite::OPEN_READONLY, 5000);
     return store;
   } catch (const SQLite::Exception& error) {
@@ -249,30 +298,20 @@ absl::Status SqliteStore::Commit(const core::Transaction& transaction) {
   try {
     SQLite::Transaction change(database_);
     for (const auto& [id, job] : transaction.jobs()) {
-      SaveJob(database_, job, term_);
-      DropClaims(database_, job);
+      statements_->SaveJob(job);
+      statements_->DropClaims(job);
     }
     // After all were dropped: a slot may pass from one job to another in one batch.
-    for (const auto& [id, job] : transaction.jobs()) AddClaims(database_, job);
+    for (const auto& [id, job] : transaction.jobs()) statements_->AddClaims(job);
     for (const auto& [name, node] : transaction.nodes()) {
-      if (transaction.IsTouchOnly(name)) continue;
-      SQLite::Statement save(database_, "INSERT OR REPLACE INTO nodes VALUES(?,?)");
-      save.bind(1, name);
-      save.bind(2, NodeRecord(node));
-      save.exec();
+      if (!transaction.IsTouchOnly(name)) statements_->SaveNode(node);
     }
     for (const auto& [name, project] : transaction.projects())
-      SavePolicy(database_, "project", name, ProjectRecord(project));
+      statements_->SavePolicy("project", name, ProjectRecord(project));
     for (const auto& [key, queue] : transaction.queues())
-      SavePolicy(database_, "queue", key.first + "/" + key.second, QueueRecord(queue));
-    for (const core::Event& event : transaction.events()) SaveEvent(database_, event);
-    for (const auto& [id, request] : transaction.requests()) {
-      SQLite::Statement save(database_, "INSERT INTO requests VALUES(?,?,?)");
-      save.bind(1, id);
-      save.bind(2, request.sha256);
-      save.bind(3, request.job_id);
-      save.exec();
-    }
+      statements_->SavePolicy("queue", key.first + "/" + key.second, QueueRecord(queue));
+    for (const core::Event& event : transaction.events()) statements_->SaveEvent(event);
+    for (const auto& [id, request] : transaction.requests()) statements_->SaveRequest(request);
     change.commit();
     return absl::OkStatus();
   } catch (const SQLite::Exception& error) {

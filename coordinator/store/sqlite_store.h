@@ -35,15 +35,20 @@ class SqliteStore {
   // Events with seq > after, of one job (or all when empty), ascending.
   absl::StatusOr<std::vector<core::Event>> ReadEvents(const std::string& job_id, std::int64_t after, int limit);
 
+  ~SqliteStore();
+
   const std::string& store_id() const { return store_id_; }
   std::int64_t term() const { return term_; }
 
  private:
+  class Statements;
+
   SqliteStore(FileLock lock, std::string path);
 
   FileLock lock_;
   const std::string path_;
   SQLite::Database database_;
+  std::unique_ptr<Statements> statements_;  // of database_, of Commit
   std::mutex reader_mutex_;
   std::unique_ptr<SQLite::Database> reader_;
   std::string store_id_;
