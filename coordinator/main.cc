@@ -13,6 +13,18 @@
 #include "coordinator/service/server.h"
 #include "spdlog/spdlog.h"
 
+namespace {
+
+// A connection for each worker and each client.
+void RaiseFileLimit() {
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);  // if refused, as many as there are descriptors for
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   vicreg::service::ServerOptions options;
   CLI::App app("Queues and places jobs, keeps them alive, and remembers everything durable of a vicreg cluster.",
@@ -32,6 +44,7 @@ int main(int argc, char** argv) {
   }
   if (options.artifact_root.empty()) options.artifact_root = options.folder + "/../artifacts";
   umask(077);
+  RaiseFileLimit();
   vicreg::InitLog("vicreg-coordinator");
   vicreg::rpc::TakeOverGrpcLog();
   // Blocked before any thread exists, so that only sigwait below sees them.

@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "common/enum_names.h"
 #include "coordinator/core/attempt.h"
@@ -11,7 +12,6 @@
 namespace vicreg::service {
 namespace {
 
-constexpr std::size_t kMaxBatch = 64;
 constexpr std::size_t kMaxQueue = 10'000;
 constexpr auto kTimerStep = std::chrono::milliseconds(250);
 constexpr std::chrono::seconds kProbe{1};
@@ -227,13 +227,20 @@ std::optional<core::Job> Coordinator::FindJob(const std::string& id) const {
   return found == state_.jobs.end() ? std::nullopt : std::optional(Explained(found->second, state_));
 }
 
-std::vector<core::Job> Coordinator::Jobs() const {
-  std::vector<core::Job> jobs;
-  {
-    const std::lock_guard lock(state_mutex_);
-    for (const auto& [id, job] : state_.jobs) jobs.push_back(Explained(job, state_));
+std::vector<core::Job> Coordinator::Jobs() const { return Jobs(0, std::numeric_limits<std::size_t>::max(), {}); }
+
+std::vector<core::Job> Coordinator::Jobs(std::int64_t after, std::size_t most,
+                                         const std::set<core::JobState>& states) const {
+  const std::lock_guard lock(state_mutex_);
+  std::vector<const core::Job*> wanted;
+  for (const auto& [id, job] : state_.jobs) {
+    if (job.queue_seq > after && (states.empty() || states.count(job.state) != 0)) wanted.push_back(&job);
   }
-  std::sort(jobs.begin(), jobs.end(), [](const core::Job& a, const core::Job& b) { return a.queue_seq < b.queue_seq; });
+  const auto end = wanted.begin() + static_cast<std::ptrdiff_t>(std::min(most, wanted.size()));
+  std::partial_sort(wanted.begin(), end, wanted.end(),
+                    [](const core::Job* a, const core::Job* b) { return a->queue_seq < b->queue_seq; });
+  std::vector<core::Job> jobs;
+  for (auto job = wanted.begin(); job != end; ++job) jobs.push_back(Explained(**job, state_));
   return jobs;
 }
 

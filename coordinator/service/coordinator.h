@@ -5,12 +5,14 @@
 // without a lock.
 
 #include <condition_variable>
+#include <cstddef>
 #include <deque>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -24,6 +26,9 @@
 #include "vicreg/v1/worker_service.pb.h"
 
 namespace vicreg::service {
+
+// Commands decided on one transaction and committed together, at most.
+inline constexpr std::size_t kMaxBatch = 512;
 
 // A worker's open stream. Send never blocks; Close ends the stream with a status, so that the worker registers again.
 class Session {
@@ -53,6 +58,8 @@ class Coordinator {
   // With the reason people read: of a job that waits, why its class does.
   std::optional<core::Job> FindJob(const std::string& id) const;
   std::vector<core::Job> Jobs() const;  // by queue_seq
+  // Of those after `after` and in one of `states` (none: in any) the first `most`, by queue_seq. Others are not copied.
+  std::vector<core::Job> Jobs(std::int64_t after, std::size_t most, const std::set<core::JobState>& states) const;
   std::vector<core::Node> Nodes() const;
   std::vector<core::Queue> Queues() const;
   std::vector<core::Project> Projects() const;

@@ -24,28 +24,33 @@ absl::Status Abridged(const absl::Status& status) {
 
 // By every node ever seen: a root or a GPU whose node is away for the moment is no slip of the pen. Before the first
 // node nothing is known.
-template <typename Nodes>
-recipe::Offered OfferedBy(const Nodes& nodes) {
+recipe::Offered OfferedBy(const std::vector<const core::Node*>& nodes) {
   if (nodes.empty()) return std::nullopt;
   recipe::Offered offered(std::in_place);
-  for (const core::Node& node : nodes) {
-    offered->roots.insert(node.data_roots.begin(), node.data_roots.end());
-    offered->labels.insert(node.labels.begin(), node.labels.end());
-    offered->gpus |= node.gpu_slots > 0;
+  for (const core::Node* node : nodes) {
+    offered->roots.insert(node->data_roots.begin(), node->data_roots.end());
+    offered->labels.insert(node->labels.begin(), node->labels.end());
+    offered->gpus |= node->gpu_slots > 0;
   }
   return offered;
 }
 
 absl::Status CheckOffered(const core::Transaction& tx, const v1::JobSpec& spec) {
-  std::vector<core::Node> nodes;
-  for (const core::Node* node : tx.Nodes()) nodes.push_back(*node);
-  const recipe::Offered offered = OfferedBy(nodes);
+  const std::vector<const core::Node*> nodes = tx.Nodes();
+  const auto any = [&](const auto& has) { return std::any_of(nodes.begin(), nodes.end(), has); };
+  const auto in = [](const std::vector<std::string>& all, const std::string& one) {
+    return std::find(all.begin(), all.end(), one) != all.end();
+  };
   const auto& labels = spec.placement().labels();
   const bool fine =
-      !offered ||
-      (offered->roots.count(spec.data().root()) != 0 && (offered->gpus || spec.device() != v1::DEVICE_GPU) &&
-       std::all_of(labels.begin(), labels.end(), [&](const auto& l) { return offered->labels.count(l) != 0; }));
-  return fine ? absl::OkStatus() : recipe::Resolve(spec, offered).status();
+      nodes.empty() ||
+      (any([&](const core::Node* node) { return in(node->data_roots, spec.data().root()); }) &&
+       (spec.device() != v1::DEVICE_GPU || any([](const core::Node* node) { return node->gpu_slots > 0; })) &&
+       std::all_of(labels.begin(), labels.end(), [&](const std::string& label) {
+         return any([&](const core::Node* node) { return in(node->labels, label); });
+       }));
+  // What is offered altogether is for the message.
+  return fine ? absl::OkStatus() : recipe::Resolve(spec, OfferedBy(nodes)).status();
 }
 
 core::Level ToLevel(v1::TopologyLevel level) {
@@ -164,11 +169,10 @@ grpc::ServerUnaryReactor* JobsService::ListJobs(grpc::CallbackServerContext* con
             return;
           }
         }
-        for (const core::Job& job : coordinator_.Jobs()) {
-          const bool wanted =
-              request->states().empty() || std::find(request->states().begin(), request->states().end(),
-                                                     static_cast<int>(job.state)) != request->states().end();
-          if (job.queue_seq <= after || !wanted) continue;
+        std::set<core::JobState> states;
+        for (const int state : request->states()) states.insert(static_cast<core::JobState>(state));
+        // One more than asked for tells whether there is another page.
+        for (const core::Job& job : coordinator_.Jobs(after, static_cast<std::size_t>(limit) + 1, states)) {
           if (response->jobs_size() == limit) {
             response->set_next_page_token(std::to_string(after));
             break;

@@ -371,6 +371,14 @@ TEST_F(Service, ListGivesEachJobOnceAcrossPages) {
     request.set_page_token(response.next_page_token());
   } while (!request.page_token().empty());
   EXPECT_EQ(listed, submitted);
+  ASSERT_TRUE(Cancel(submitted[5]).ok());
+  request.add_states(v1::JOB_STATE_CANCELLED);
+  v1::ListJobsResponse cancelled;
+  grpc::ClientContext another;
+  ASSERT_TRUE(jobs_->ListJobs(&another, request, &cancelled).ok());
+  ASSERT_EQ(cancelled.jobs_size(), 1);
+  EXPECT_EQ(cancelled.jobs(0).id(), submitted[5]);
+  EXPECT_EQ(cancelled.next_page_token(), "");
   request.set_page_token("12x");
   v1::ListJobsResponse response;
   grpc::ClientContext context;
