@@ -118,6 +118,10 @@ class Report:
         if judged and not met:
             self.failed.append(name)
 
+    def note(self, name, what, value, unit):
+        """Measured beside a goal; nothing is demanded of it."""
+        self.goals.append((name, what, f"{value:.4g} {unit}", "", "", "reported"))
+
     def text(self, facts):
         lines = ["# Measured by scripts/bench", "", facts, "", *markdown(("goal", "what", "measured", "gate", "target", ""), self.goals)]
         for table in self.tables.values():
@@ -127,7 +131,9 @@ class Report:
 
 def machine():
     """CPU, cores and what else this run's numbers depend on."""
-    import torch
-
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
+    try:
+        import torch
+    except ImportError:  # no Python peer takes part
+        return f"{cpu}, {os.cpu_count()} cores"
     return f"{cpu}, {os.cpu_count()} cores ({torch.backends.cpu.get_cpu_capability()}), torch {torch.__version__} on both sides"

@@ -3,9 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
-#include <ctime>
-#include <fstream>
-#include <string>
 
 namespace vicreg::bench {
 namespace {
@@ -26,22 +23,6 @@ at::Tensor Noise(std::uint64_t begin, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i)
     p[i] = (Hashed(begin + static_cast<std::uint64_t>(i)) - 0.5) * std::sqrt(12.0);
   return t;
-}
-
-std::int64_t Memory(const char* field) {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.rfind(field, 0) == 0) return std::stoll(line.substr(std::string(field).size() + 1)) * 1024;
-  }
-  return 0;
-}
-
-void ResetPeak() { std::ofstream("/proc/self/clear_refs") << 5; }
-
-double CpuSeconds() {
-  timespec t{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
 
 }  // namespace vicreg::bench

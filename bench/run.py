@@ -18,9 +18,9 @@ def comparison(kind):
 
 
 def main():
-    kinds = [comparison("loss"), comparison("step")]
+    kinds = [comparison("loss"), comparison("step"), comparison("scheduler"), comparison("service"), comparison("limits")]
     known = set().union(*(kind.GOALS for kind in kinds))
-    in_order = sorted(known, key=lambda goal: int(goal[1:]))
+    in_order = sorted(known, key=lambda goal: (goal[0] != "P", int(goal[1:])))
     parser = argparse.ArgumentParser(prog="scripts/bench")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions, smaller steps; a step's gates are not judged then")
     parser.add_argument("goals", nargs="*", metavar="GOAL", help=f"of {', '.join(in_order)}; without any all of them")
@@ -28,9 +28,10 @@ def main():
     goals = set(arguments.goals) or known
     if unknown := goals - known:
         parser.error(f"no comparison {', '.join(sorted(unknown))}; there are {', '.join(in_order)}")
-    import matplotlib
+    if any(goals & kind.GOALS for kind in kinds if getattr(kind, "PEERS", True)):
+        import matplotlib
 
-    matplotlib.use("Agg")
+        matplotlib.use("Agg")
     OUT.mkdir(parents=True, exist_ok=True)
     report = Report()
     load = os.getloadavg()[0]
