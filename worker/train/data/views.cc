@@ -146,8 +146,8 @@ class VectorView : public View {
 View::View(std::vector<std::int64_t> shape, Normalisation normalisation)
     : shape_(std::move(shape)), values_(Product(shape_)), normalisation_(std::move(normalisation)) {}
 
-std::unique_ptr<View> MakeImageView(std::shared_ptr<const void> owner, const std::uint8_t* pixels, int height, int width,
-                                    const ViewOptions& options) {
+std::unique_ptr<View> MakeImageView(std::shared_ptr<const void> owner, const std::uint8_t* pixels, int height,
+                                    int width, const ViewOptions& options) {
   return std::make_unique<ImageView>(std::move(owner), pixels, height, width, options);
 }
 

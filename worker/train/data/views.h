@@ -11,8 +11,8 @@
 namespace vicreg::train {
 
 // Of images of one size, wherever their pixels lie: `owner` keeps `pixels`, sample after sample, channels first.
-std::unique_ptr<View> MakeImageView(std::shared_ptr<const void> owner, const std::uint8_t* pixels, int height, int width,
-                                    const ViewOptions& options);
+std::unique_ptr<View> MakeImageView(std::shared_ptr<const void> owner, const std::uint8_t* pixels, int height,
+                                    int width, const ViewOptions& options);
 // `size` values of each of `channels` channels; rows of `array` are at least as long. random: as the preset "wave".
 std::unique_ptr<View> MakeWaveView(std::shared_ptr<const NpyArray> array, int channels, std::int64_t size, bool random,
                                    Normalisation normalisation);
