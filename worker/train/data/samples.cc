@@ -119,14 +119,14 @@ SampleSet OpenNpy(const std::string& root, const recipe::Recipe& recipe, const s
   const std::string stem = (recipe.data.path.empty() ? "" : recipe.data.path + "/") + split + "-";
   const std::vector<recipe::Branch> views = recipe::Views(recipe);
   std::map<std::string, std::shared_ptr<const NpyArray>> arrays;  // by part
-  const NpyArray* first = nullptr;
+  std::int64_t samples = 0;
   // Every part has a row for each sample.
   const auto check_rows = [&](const NpyArray& array) {
-    if (first == nullptr) first = &array;
-    if (array.rows() == first->rows()) return;
-    RefuseFile(array.file(), "found " + std::to_string(array.rows()) + " rows; expected " +
-                                 std::to_string(first->rows()) + ", as many as " + first->file() +
-                                 ": row i of every part is of sample i");
+    if (samples == 0) samples = array.rows();
+    if (array.rows() == samples) return;
+    RefuseFile(array.file(), "found " + std::to_string(array.rows()) + " rows; expected " + std::to_string(samples) +
+                                 ", as many as " + stem + views.front().part +
+                                 ".npy: row i of every part is of sample i");
   };
   for (const recipe::Branch& view : views) {
     std::shared_ptr<const NpyArray>& array = arrays[view.part];
@@ -139,10 +139,11 @@ SampleSet OpenNpy(const std::string& root, const recipe::Recipe& recipe, const s
     }
     CheckPart(*array, view);
   }
-  if (first->rows() > std::int64_t{0xffffffff})
-    RefuseFile(first->file(), "found " + std::to_string(first->rows()) + " rows; expected at most 4294967295");
+  if (samples > std::int64_t{0xffffffff})
+    RefuseFile(stem + views.front().part + ".npy",
+               "found " + std::to_string(samples) + " rows; expected at most 4294967295");
   SampleSet set;
-  set.count = static_cast<std::uint32_t>(limit > 0 ? std::min(first->rows(), limit) : first->rows());
+  set.count = static_cast<std::uint32_t>(limit > 0 ? std::min(samples, limit) : samples);
   if (const auto labels = NpyArray::Open(root, stem + "labels.npy"); labels != nullptr) {
     check_rows(*labels);
     set.labels = Labels(*labels, set.count);

@@ -19,7 +19,7 @@ std::int64_t Product(const std::vector<std::int64_t>& shape) {
 // -shift..shift.
 int DrawShift(std::uint32_t sample, std::uint16_t which, int shift) {
   const DrawKey key{kShiftSeed, 0, sample, 0};
-  return static_cast<int>(Below(key, Operation::kShift, which, static_cast<std::uint64_t>(2 * shift + 1))) - shift;
+  return static_cast<int>(Below(key, Operation::kShift, which, 2 * static_cast<std::uint64_t>(shift) + 1)) - shift;
 }
 
 // `image` moved by (dy, dx), zeros where nothing comes from.
