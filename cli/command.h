@@ -34,7 +34,9 @@ void AddFollow(Cli& cli);       // watch, wait
 void AddSeries(Cli& cli);       // metrics, events, logs
 void AddChanges(Cli& cli);      // pause, resume, hold, release, requeue, restart, resize, priority, kill
 void AddWhy(Cli& cli);          // why, plan
+void AddTop(Cli& cli);          // top
 void AddCluster(Cli& cli);      // node, version
+void AddAdmin(Cli& cli);        // admin
 void AddQueues(Cli& cli);       // queue, quota
 void AddCompletion(Cli& cli);   // completion
 
@@ -61,6 +63,8 @@ std::string ShownFile(const std::string& file);
 // Shared by submit --follow, watch and wait.
 // Shows the job until it has ended; its exit code.
 absl::StatusOr<int> Watch(const Cli& cli, Client& client, const std::string& id, bool quiet, double timeout_seconds);
+// Until it has been given all its slots, or has ended: 0. 3: not within that time; says why on standard error.
+absl::StatusOr<int> WaitPlaced(Client& client, const std::string& id, double timeout_seconds);
 // What to type after Ctrl-C.
 std::string DetachHint(const std::string& id);
 

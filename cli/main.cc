@@ -33,8 +33,10 @@ int Main(int argc, char** argv) {
   AddSeries(cli);
   AddChanges(cli);
   AddWhy(cli);
+  AddTop(cli);
   AddCluster(cli);
   AddQueues(cli);
+  AddAdmin(cli);
   AddCompletion(cli);
   // For the shells and the documentation; not commands of their own.
   const std::string first = argc > 1 ? argv[1] : "";

@@ -1,6 +1,7 @@
 #include "cli/view.h"
 
 #include <algorithm>
+#include <map>
 
 #include "cli/exit_code.h"
 #include "cli/text.h"
@@ -77,6 +78,78 @@ std::vector<std::string> NodeRow(const v1::Node& node, std::int64_t now_us) {
       Ago(node.last_heard_us(), now_us) + " ago",
       Printable(node.build()),
       Printable(node.message())};
+}
+
+std::string TopNodes(std::vector<v1::Node> nodes, const std::vector<v1::Job>& jobs, std::int64_t now_us, bool header) {
+  std::map<std::string, std::map<std::string, int>> held;  // node -> job -> ranks
+  for (const v1::Job& job : jobs) {
+    for (const v1::RankStatus& rank : job.ranks()) {
+      if (rank.state() == "EXITED" || rank.state() == "LOST" || HasEnded(job.state())) continue;
+      ++held[rank.node()][ShortId(job.id()) + " " + Printable(job.spec().name())];
+    }
+  }
+  const auto used = [](const v1::Node& node) {
+    int slots = 0;
+    for (const v1::SlotCount& s : node.slots()) slots += s.used();
+    return slots;
+  };
+  std::stable_sort(nodes.begin(), nodes.end(), [&](const v1::Node& a, const v1::Node& b) { return used(a) > used(b); });
+  std::vector<std::vector<std::string>> rows;
+  for (const v1::Node& node : nodes) {
+    std::string slots, running;
+    for (const v1::SlotCount& s : node.slots())
+      slots += (slots.empty() ? "" : " ") + s.kind() + " " + std::to_string(s.used()) + "/" + std::to_string(s.total());
+    for (const auto& [job, ranks] : held[node.name()])
+      running += (running.empty() ? "" : ", ") + job + " x" + std::to_string(ranks);
+    rows.push_back(
+        {Printable(node.name()),
+         ShortName(node.state()) + (node.admin() > v1::NODE_ADMIN_OPEN ? "," + ShortName(node.admin()) : std::string()),
+         slots.empty() ? "none" : slots, Ago(node.last_heard_us(), now_us) + " ago", running.empty() ? "-" : running});
+  }
+  return Table(header ? std::vector<std::string>{"NODE", "STATE", "SLOTS(used/all)", "HEARD", "JOBS(x ranks)"}
+                      : std::vector<std::string>{},
+               rows);
+}
+
+std::string TopRanks(const v1::Job& job, bool header) {
+  std::string text =
+      ShortId(job.id()) + "  " + Printable(job.spec().name()) + "  " + ShortName(job.state()) + ", step " + Steps(job);
+  if (job.has_last_row()) {
+    text += ", " + Short(job.last_row().step_seconds()) + " s a step, " + Short(job.last_row().images_per_second()) +
+            " images/s";
+  }
+  std::vector<std::vector<std::string>> rows;
+  for (const v1::RankStatus& rank : job.ranks()) {
+    const bool ended = rank.state() == "EXITED" || rank.state() == "LOST";
+    rows.push_back({std::to_string(rank.rank()), Printable(rank.node()),
+                    SlotKind(job) + " " + std::to_string(rank.slot()), rank.state(),
+                    rank.pid() > 0 ? std::to_string(rank.pid()) : "-",
+                    ended ? ShortName(rank.exit_reason()) + " " + Printable(rank.exit_message()) : "-"});
+  }
+  if (rows.empty()) return text + "\nno ranks: " + Printable(job.message()) + "\n";
+  return text + "\n" +
+         Table(header ? std::vector<std::string>{"RANK", "NODE", "SLOT", "STATE", "PID", "ENDED"}
+                      : std::vector<std::string>{},
+               rows);
+}
+
+std::vector<std::string> Ailments(const v1::Node& node, const std::string& build, std::int64_t now_us) {
+  std::vector<std::string> found;
+  if (node.state() != v1::NODE_STATE_READY)
+    found.push_back("it is " + ShortName(node.state()) + ": " + Printable(node.message()));
+  if (node.state() == v1::NODE_STATE_READY && now_us - node.last_heard_us() > 5'000'000)
+    found.push_back("it was not heard for " + Ago(node.last_heard_us(), now_us) + "; a heartbeat comes every 2 s");
+  if (node.strikes() > 0) {
+    found.push_back(std::to_string(node.strikes()) +
+                    " of 3 strikes in the last 24 h, the newest: " + Printable(node.message()));
+  }
+  if (node.build() != build)
+    found.push_back("its worker is version " + Printable(node.build()) + ", the coordinator " + Printable(build));
+  int slots = 0;
+  for (const v1::SlotCount& s : node.slots()) slots += s.total();
+  if (slots == 0) found.push_back("it offers no slots: start its worker with --cpu N, or where GPUs are found");
+  if (node.data_roots().empty()) found.push_back("it offers no data root: start its worker with --data-root NAME=PATH");
+  return found;
 }
 
 std::string Joined(const google::protobuf::RepeatedPtrField<std::string>& words) {

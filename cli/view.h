@@ -24,6 +24,13 @@ std::vector<std::string> ListRow(const v1::Job& job, std::int64_t now_us);
 std::vector<std::string> NodeHeader();
 std::vector<std::string> NodeRow(const v1::Node& node, std::int64_t now_us);
 
+// `vicreg top`: nodes with the jobs whose ranks they hold, the fullest first; and the ranks of one job.
+std::string TopNodes(std::vector<v1::Node> nodes, const std::vector<v1::Job>& jobs, std::int64_t now_us, bool header);
+std::string TopRanks(const v1::Job& job, bool header);
+
+// What is the matter with a node, a sentence each; nothing: it is well. `build`: the coordinator's.
+std::vector<std::string> Ailments(const v1::Node& node, const std::string& build, std::int64_t now_us);
+
 // "a, b"; "none".
 std::string Joined(const google::protobuf::RepeatedPtrField<std::string>& words);
 

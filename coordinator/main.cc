@@ -7,10 +7,12 @@
 #include <csignal>
 #include <iostream>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/rpc/log.h"
 #include "common/version.h"
 #include "coordinator/service/server.h"
+#include "coordinator/store/maintenance.h"
 #include "spdlog/spdlog.h"
 
 namespace {
@@ -21,6 +23,33 @@ void RaiseFileLimit() {
   if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
   files.rlim_cur = files.rlim_max;
   setrlimit(RLIMIT_NOFILE, &files);  // if refused, as many as there are descriptors for
+}
+
+int Check(const std::string& path) {
+  const auto found = vicreg::store::CheckStore(path);
+  if (!found.ok()) {
+    std::cerr << "vicreg-coordinator: " << found.status().message() << "\n";
+    return 1;
+  }
+  for (const std::string& problem : found->problems) std::cout << problem << "\n";
+  std::cout << path << ": " << found->jobs << " jobs, " << found->live << " of them live, " << found->events
+            << " events, " << found->nodes
+            << " nodes: " << (found->problems.empty() ? "sound" : std::to_string(found->problems.size()) + " problems")
+            << "\n";
+  return found->problems.empty() ? 0 : 1;
+}
+
+int Restore(const vicreg::service::ServerOptions& options, const std::string& snapshot) {
+  const auto restored = vicreg::store::RestoreSnapshot(options.folder, snapshot, options.artifact_root,
+                                                       vicreg::SystemClock().WallMicros());
+  if (!restored.ok()) {
+    std::cerr << "vicreg-coordinator: " << restored.status().message() << "\n";
+    return 1;
+  }
+  std::cout << "restored " << restored->jobs << " jobs, " << restored->requeued << " of them queued again, as store "
+            << restored->store_id << "\n";
+  if (!restored->moved_aside.empty()) std::cout << "what was there is in " << restored->moved_aside << "\n";
+  return 0;
 }
 
 }  // namespace
@@ -36,6 +65,11 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--http-address", options.http_address, "Where /metrics, /healthz and /readyz are; loopback only")
       ->capture_default_str();
+  std::string snapshot;
+  bool check = false;
+  app.add_option("--restore", snapshot,
+                 "Put this snapshot in the place of the store in --dir, then exit; what started since is fenced");
+  app.add_flag("--fsck", check, "Check the store in --dir, then exit: 0 when it is sound, 1 when not");
   app.set_version_flag("--version", vicreg::kVersion);
   try {
     app.parse(argc, argv);
@@ -44,6 +78,8 @@ int main(int argc, char** argv) {
   }
   if (options.artifact_root.empty()) options.artifact_root = options.folder + "/../artifacts";
   umask(077);
+  if (check) return Check(options.folder + "/control.db");
+  if (!snapshot.empty()) return Restore(options, snapshot);
   RaiseFileLimit();
   vicreg::InitLog("vicreg-coordinator");
   vicreg::rpc::TakeOverGrpcLog();

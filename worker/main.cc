@@ -81,7 +81,7 @@ absl::Status Prepare(const Flags& flags, vicreg::agent::AgentOptions& options, v
   RETURN_IF_ERROR(vicreg::MakeFolders(options.folder + "/ranks"));
   RETURN_IF_ERROR(vicreg::MakeFolders(options.folder + "/logs"));
   options.socket_path = options.folder + "/rank.sock";
-  // Before registering: the coordinator hears of free slots only when they are free.
+  if (!flags.end_ranks) return absl::OkStatus();
   ASSIGN_OR_RETURN(const std::vector<std::string> ended, vicreg::agent::EndLeftovers(options.folder + "/ranks"));
   for (const std::string& sentence : ended) spdlog::warn("{}", sentence);
   return absl::OkStatus();
@@ -92,7 +92,8 @@ std::string TakeGpus(vicreg::agent::AgentOptions& options) {
   std::string note;
   options.gpus = vicreg::agent::FindGpus(note);
   if (options.gpus.empty()) return note;
-  const std::string why = vicreg::agent::WhyNoGpuRanks(options.rank_program, options.folder + "/logs/check-device.log");
+  const std::string why =
+      vicreg::agent::WhyNoRanksOn("gpu", options.rank_program, options.folder + "/logs/check-device.log");
   if (why.empty()) return note + ", all offered";
   options.gpus.clear();
   return note + ", none offered: " + why;
@@ -158,6 +159,11 @@ int main(int argc, char** argv) {
   options.threads_per_rank = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / std::max(1, slots));
   const std::string socket_path = options.socket_path;
   vicreg::agent::Agent agent(std::move(options));
+  // Before it listens and registers: the coordinator is told of every rank this node holds.
+  if (const absl::Status status = agent.AdoptRanks(); !status.ok()) {
+    std::cerr << "vicreg-worker: " << status.message() << "\n";
+    return 1;
+  }
   // On the Unix socket the caller proves itself by its rank's secret as well.
   const vicreg::rpc::Gate gate(vicreg::rpc::AllowLocalUser());
   auto server = vicreg::agent::RankServer::Start(socket_path, agent, gate);

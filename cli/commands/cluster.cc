@@ -95,6 +95,39 @@ void AddNodeChange(Cli& cli, CLI::App& node, const std::string& name, const std:
   });
 }
 
+absl::StatusOr<int> Health(const Cli& cli, const std::string& name) {
+  const auto client = cli.Connect();
+  ASSIGN_OR_RETURN(const v1::Node node, FindNode(*client, name));
+  ASSIGN_OR_RETURN(const v1::GetClusterResponse cluster,
+                   client->Call(client->cluster(), &v1::ClusterService::Stub::GetCluster, v1::GetClusterRequest()));
+  const std::vector<std::string> ailments = Ailments(node, cluster.version(), NowUs());
+  for (const std::string& sentence : ailments) std::cout << sentence << "\n";
+  if (ailments.empty())
+    std::cout << Printable(name) << " is well; `vicreg node probe " << Printable(name) << "` tries it\n";
+  return ailments.empty() ? 0 : 1;
+}
+
+absl::StatusOr<int> Probe(const Cli& cli, const std::string& name) {
+  const auto client = cli.Connect();
+  v1::ProbeNodeRequest request;
+  request.set_name(name);
+  ASSIGN_OR_RETURN(const v1::ProbeNodeResponse answer,
+                   client->Call(client->cluster(), &v1::ClusterService::Stub::ProbeNode, request));
+  for (const std::string& fact : answer.facts()) std::cout << "ok      " << Printable(fact) << "\n";
+  for (const std::string& problem : answer.problems()) std::cout << "failed  " << Printable(problem) << "\n";
+  std::cout << Printable(name) << "  " << ShortName(answer.node().state()) << "  " << Printable(answer.node().message())
+            << "\n";
+  return answer.problems().empty() ? 0 : 1;
+}
+
+void AddNodeCheck(Cli& cli, CLI::App& node, const std::string& name, const std::string& help,
+                  absl::StatusOr<int> (*check)(const Cli&, const std::string&)) {
+  const auto target = std::make_shared<std::string>();
+  CLI::App* command = node.add_subcommand(name, help);
+  command->add_option("NODE", *target, "Its name")->required();
+  command->callback([&cli, target, check] { cli.run = [&cli, target, check] { return check(cli, *target); }; });
+}
+
 absl::StatusOr<int> Version(const Cli& cli, const std::string& output) {
   const auto client = cli.Connect();
   client->set_patience(std::chrono::milliseconds(500));
@@ -131,6 +164,13 @@ void AddCluster(Cli& cli) {
         [&cli, name, form] { cli.run = [&cli, name, form] { return DescribeNode(cli, *name, *form); }; });
     AddNodeChange(cli, *node, "cordon", "Place nothing new there; what runs runs on", v1::NODE_ADMIN_CORDONED);
     AddNodeChange(cli, *node, "uncordon", "Open it again; this ends a drain or a quarantine too", v1::NODE_ADMIN_OPEN);
+    AddNodeCheck(cli, *node, "health", "What is the matter with it, as far as is known; exit code 1 if anything",
+                 Health);
+    AddNodeCheck(
+        cli, *node, "probe",
+        "Try what ranks need there: folders, data roots, a computation; passing ends a quarantine, failing is a "
+        "strike and exit code 1",
+        Probe);
     AddNodeChange(cli, *node, "drain", "Empty it: its gangs save, leave and start elsewhere", v1::NODE_ADMIN_DRAINING);
   }
   {

@@ -101,6 +101,22 @@ std::string DetachHint(const std::string& id) {
          "   To end it: vicreg cancel " + ShortId(id);
 }
 
+absl::StatusOr<int> WaitPlaced(Client& client, const std::string& id, double timeout_seconds) {
+  v1::Job last;
+  const absl::Status status = FollowJob(client, id, Deadline(timeout_seconds), [&](const v1::Job& job) {
+    last = job;
+    return job.state() != v1::JOB_STATE_STARTING && job.state() != v1::JOB_STATE_RUNNING;
+  });
+  if (absl::IsCancelled(status)) return kDetached;
+  if (absl::IsDeadlineExceeded(status)) {
+    std::cerr << "vicreg: not placed: " << ShortName(last.reason()) << ", " << Printable(last.message())
+              << "; it stays queued, vicreg cancel " << ShortId(id) << " ends it\n";
+    return kNotPlaced;
+  }
+  RETURN_IF_ERROR(status);
+  return 0;
+}
+
 absl::StatusOr<int> Watch(const Cli& cli, Client& client, const std::string& id, bool quiet, double timeout_seconds) {
   const bool redraw = !quiet && isatty(STDOUT_FILENO) == 1;
   Screen screen;

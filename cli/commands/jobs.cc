@@ -1,5 +1,6 @@
 // list, describe, cancel, kill, export: one answer each.
 
+#include <pwd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,6 +21,8 @@ namespace {
 
 struct Options {
   std::vector<std::string> ids, states;
+  std::string project, queue;
+  bool mine = false;
   std::string output, grace = "10s", folder;
 };
 
@@ -33,7 +36,14 @@ absl::StatusOr<int> List(const Cli& cli, const Options& options) {
                                         "\"; expected e.g. QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED");
     states.push_back(state);
   }
-  ASSIGN_OR_RETURN(const std::vector<v1::Job> jobs, cli.Connect()->List(states));
+  ASSIGN_OR_RETURN(std::vector<v1::Job> jobs, cli.Connect()->List(states));
+  const passwd* user = getpwuid(getuid());
+  const std::string me = user == nullptr ? std::to_string(getuid()) : user->pw_name;
+  std::erase_if(jobs, [&](const v1::Job& job) {
+    const std::string owner = job.owner().substr(job.owner().rfind(':') + 1);
+    return (!options.project.empty() && job.spec().project() != options.project) ||
+           (!options.queue.empty() && job.spec().queue() != options.queue) || (options.mine && owner != me);
+  });
   if (options.output == "json") {
     nlohmann::ordered_json json = {{"version", "v1"}, {"jobs", nlohmann::ordered_json::array()}};
     for (const v1::Job& job : jobs) json["jobs"].push_back(JobToJson(job));
@@ -160,6 +170,9 @@ void AddJobs(Cli& cli) {
     const auto options = std::make_shared<Options>();
     CLI::App* command = cli.app.add_subcommand("list", "All jobs, oldest first")->alias("ls");
     command->add_option("--state", options->states, "Only jobs in this state, repeatable")->allow_extra_args(false);
+    command->add_option("--project", options->project, "Only jobs of this project");
+    command->add_option("--queue", options->queue, "Only jobs of this queue");
+    command->add_flag("--mine", options->mine, "Only jobs of the user who asks");
     AddOutput(*command, options->output, {"table", "json", "name"});
     command->callback([&cli, options] { cli.run = [&cli, options] { return List(cli, *options); }; });
   }

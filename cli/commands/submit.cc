@@ -21,7 +21,8 @@ namespace {
 struct Options {
   std::string file, request_id, output, timeout = "0";
   std::vector<std::string> sets;
-  bool dry_run = false, wait = false, follow = false;
+  std::string name, project, queue, priority;  // short for --set
+  bool dry_run = false, wait = false, wait_placed = false, follow = false;
 };
 
 void AddFile(CLI::App& command, Options& options) {
@@ -61,6 +62,12 @@ absl::StatusOr<int> Submit(const Cli& cli, Options& options) {
   double timeout = 0;
   if ((timeout = ParseDuration(options.timeout)) < 0)
     return absl::InvalidArgumentError("--timeout: found \"" + options.timeout + "\"; expected e.g. 90s, 10m, 2h");
+  for (const auto& [field, value] : {std::pair<const char*, const std::string&>{"name", options.name},
+                                     {"project", options.project},
+                                     {"queue", options.queue},
+                                     {"priority", options.priority}}) {
+    if (!value.empty()) options.sets.push_back(std::string(field) + "=" + value);
+  }
   if (options.request_id.empty()) options.request_id = NewUuid();
   if (!IsUuid(options.request_id))
     return absl::InvalidArgumentError("--request-id: found \"" + options.request_id + "\"; expected a lower-case UUID");
@@ -109,7 +116,12 @@ absl::StatusOr<int> Submit(const Cli& cli, Options& options) {
               << Printable(job.message()) << "\n";
   }
   std::cout.flush();
-  if (options.dry_run || (!options.wait && !options.follow)) return 0;
+  if (options.dry_run) return 0;
+  if (options.wait_placed) {
+    ASSIGN_OR_RETURN(const int placed, WaitPlaced(*client, job.id(), timeout > 0 ? timeout : 10));
+    if (placed != 0) return placed;
+  }
+  if (!options.wait && !options.follow) return 0;
   return Watch(cli, *client, job.id(), /*quiet=*/!options.follow, timeout);
 }
 
@@ -154,9 +166,17 @@ void AddSubmit(Cli& cli) {
     command->add_option("--request-id", options->request_id,
                         "UUID that makes a repeated submit the same one (default: a new one)");
     command->add_flag("--dry-run", options->dry_run, "Check everything, store nothing");
+    command->add_option("--name", options->name, "Over the file's");
+    command->add_option("--project", options->project, "Over the file's");
+    command->add_option("--queue", options->queue, "Over the file's");
+    command->add_option("--priority", options->priority, "Over the file's");
+    command->add_flag(
+        "--wait-placed", options->wait_placed,
+        "Wait until it has all its slots, 10 s or --timeout; exit code 3, and why, when it has not: it stays "
+        "queued");
     command->add_flag("--wait", options->wait, "Wait for the job's end; its exit code");
     command->add_flag("--follow", options->follow, "Like --wait, showing progress");
-    command->add_option("--timeout", options->timeout, "Of --wait and --follow, e.g. 90s, 10m (default: none)");
+    command->add_option("--timeout", options->timeout, "Of waiting, e.g. 90s, 10m (default: none)");
     AddOutput(*command, options->output, {"table", "json", "name"});
     command->callback([&cli, options] { cli.run = [&cli, options] { return Submit(cli, *options); }; });
   }

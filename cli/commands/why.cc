@@ -56,6 +56,10 @@ absl::StatusOr<int> Plan(const Cli& cli, const Options& options) {
     return 0;
   }
   std::cout << "would wait: " << ShortName(plan.reason()) << "\n" << Printable(plan.message()) << "\n";
+  if (plan.has_starts_in_seconds()) {
+    std::cout << "could start in " << Duration(plan.starts_in_seconds())
+              << ", when jobs that run now have ended at their present rates\n";
+  }
   for (const std::string& id : plan.displaces()) std::cout << "would stop " << ShortId(id) << " for it\n";
   return 0;
 }

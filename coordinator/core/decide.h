@@ -4,6 +4,7 @@
 // messages, sentence) and touches nothing else. Errors are for the caller; then nothing was changed.
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -61,6 +62,8 @@ absl::Status Once(Transaction& tx, const std::string& request_id, const std::str
 // uncharged; opening it also ends a quarantine.
 absl::Status SetNodeAdmin(Transaction& tx, const std::string& node, AdminState admin, double grace_seconds,
                           const std::string& actor);
+// What a probe of the node found; `problem` empty: it passed, which ends a quarantine. A failure is a strike.
+void OnProbed(Transaction& tx, const std::string& node, const std::string& problem, const std::string& actor);
 // InvalidArgument: every problem, a line each.
 absl::Status SetQueue(Transaction& tx, const Queue& queue);
 absl::Status SetProject(Transaction& tx, const Project& project);
@@ -81,7 +84,8 @@ struct Registration {
 
 struct Welcome {
   std::int64_t incarnation = 0;
-  std::vector<Held> keep;  // of the held ones; all others must be killed
+  std::vector<Held> keep;             // of the held ones; all others must be killed
+  std::vector<std::int64_t> cursors;  // of each of those: the newest report that is committed
 };
 
 // AlreadyExists: the name has a live lease under another boot id. Aborted: an older incarnation. Ranks this node should
@@ -121,12 +125,21 @@ void OnTime(Transaction& tx, std::chrono::milliseconds since_start);
 struct Foreseen {
   std::vector<Slot> slots;  // of rank 0, 1, ...; empty: it would wait
   Explanation why;
-  std::vector<std::string> displaces;  // ids
+  std::vector<std::string> displaces;            // ids
+  std::optional<double> starts_in_seconds = {};  // of one that would wait; nullopt: not known
 };
 Foreseen PlanOf(const Transaction& tx, Job job);
 
+// In how many seconds a job that would wait now could start, when running jobs end as they are expected to (`ends_in`
+// seconds, by id) and nothing else changes. nullopt: not even then, or nobody's end is known.
+std::optional<double> EarliestStart(const Transaction& tx, Job job, const std::map<std::string, double>& ends_in);
+
 // Reserves what fits and explains what does not. After every batch.
 void Schedule(Transaction& tx);
+
+// Of a live job in a store that was restored from a copy: what ran since is not known. Its attempt number is lifted to
+// `attempt_seen` and beyond, so that all of it is fenced; a gang goes back to the queue.
+void Restore(Transaction& tx, const std::string& job_id, int attempt_seen);
 
 // What a restarted coordinator does first: reservations nobody will confirm go back to the queue.
 void Recover(Transaction& tx);

@@ -1,8 +1,10 @@
 #include <algorithm>
+#include <utility>
 
 #include "common/ids.h"
 #include "coordinator/core/attempt.h"
 #include "coordinator/core/decide.h"
+#include "coordinator/core/strikes.h"
 
 namespace vicreg::core {
 namespace {
@@ -34,6 +36,42 @@ absl::Status SetNodeAdmin(Transaction& tx, const std::string& name, AdminState a
          "node " + name + " is drained by " + actor, actor);
   }
   return absl::OkStatus();
+}
+
+void OnProbed(Transaction& tx, const std::string& name, const std::string& problem, const std::string& actor) {
+  if (tx.FindNode(name) == nullptr) return;
+  if (!problem.empty()) {
+    AddStrike(tx, name, "", "a probe by " + actor + " failed: " + problem);
+    return;
+  }
+  Node& node = tx.EditNode(name);
+  if (node.state == NodeState::kQuarantined) {
+    node.state = NodeState::kReady;
+    node.strikes.clear();
+  }
+  node.message = "passed a probe by " + actor;
+}
+
+void Restore(Transaction& tx, const std::string& job_id, int attempt_seen) {
+  Job& job = tx.EditJob(job_id);
+  // One more than any number that was given out: the copy may be older than an attempt that has made no folder yet.
+  job.attempt = std::max(job.attempt, attempt_seen) + 1;
+  if (!HoldsSlots(job.state)) {
+    tx.Note(job, job.reason, "restored from a snapshot", "RESTORED", "operator");
+    return;
+  }
+  job.ranks.clear();
+  job.prepared.clear();
+  job.last_slots.clear();
+  const Destination destination = std::exchange(job.destination, Destination::kByOutcome);
+  job.cause = Reason::kNone;
+  if (destination == Destination::kCancel) {
+    tx.Move(job, JobState::kCancelled, Reason::kCancelRequested, "cancelled before the snapshot it was restored from",
+            "CANCELLED", "operator");
+    return;
+  }
+  Requeue(tx, job, Reason::kRequeued, "restored from a snapshot, to go on from step " + std::to_string(NewestStep(job)),
+          "operator");
 }
 
 namespace {

@@ -1,12 +1,15 @@
+#include <algorithm>
+
 #include "coordinator/core/attempt.h"
 #include "coordinator/core/decide.h"
 #include "coordinator/core/index.h"
+#include "coordinator/core/node_timers.h"
 #include "coordinator/core/scheduler.h"
 
 namespace vicreg::core {
 namespace {
 
-void GiveUp(Transaction& tx, const std::string& node) {
+void GiveUp(Transaction& tx, const std::string& node, const std::string& why) {
   for (const Job* found : tx.HoldingJobs()) {
     if (NodesOf(*found).count(node) == 0) continue;
     if (found->state == JobState::kReserved) {
@@ -21,7 +24,7 @@ void GiveUp(Transaction& tx, const std::string& node) {
       if (rank.node != node || rank.settled()) continue;
       rank.state = RankState::kLost;
       rank.exit_reason = ExitReason::kLost;
-      rank.exit_message = "node " + node + " was silent for 20 s";
+      rank.exit_message = "node " + node + " was " + why;
     }
     OnRankGone(tx, job, "coordinator");
   }
@@ -30,22 +33,24 @@ void GiveUp(Transaction& tx, const std::string& node) {
 }  // namespace
 
 void OnTime(Transaction& tx, std::chrono::milliseconds since_start) {
-  for (const Node* found : tx.Nodes()) {
+  const std::vector<const Node*> nodes = tx.Nodes();
+  const NodeTimers timers = TimersFor(nodes, tx.options);
+  const auto seconds = [](std::chrono::milliseconds time) { return std::to_string(time.count() / 1000) + " s"; };
+  for (const Node* found : nodes) {
     if (found->state == NodeState::kLost) continue;
     const auto silent = found->last_heard == TimePoint{}
                             ? std::chrono::duration_cast<std::chrono::nanoseconds>(since_start)
                             : tx.now - found->last_heard;
-    if (found->state == NodeState::kReady && silent >= tx.options.suspect) {
+    if (found->state == NodeState::kReady && silent >= timers.suspect) {
       Node& node = tx.EditNode(found->name);
       node.state = NodeState::kSuspect;
-      node.message = "silent for 5 s: nothing new is placed there";
-    } else if (found->state != NodeState::kReady && silent >= tx.options.lost &&
-               since_start >= tx.options.failover_grace) {
+      node.message = "silent for " + seconds(timers.suspect) + ": nothing new is placed there";
+    } else if (found->state != NodeState::kReady && silent >= timers.lost && since_start >= tx.options.failover_grace) {
       const std::string name = found->name;
       Node& node = tx.EditNode(name);
       node.state = NodeState::kLost;
-      node.message = "silent for 20 s: its ranks are given up";
-      GiveUp(tx, name);
+      node.message = "silent for " + seconds(timers.lost) + ": its ranks are given up";
+      GiveUp(tx, name, node.message);
     }
   }
   for (const Job* found : tx.HoldingJobs()) {
@@ -98,7 +103,10 @@ void Schedule(Transaction& tx) {
   for (const Placement& placement : plan.placements) Reserve(tx, placement);
   for (const Preemption& preemption : plan.preemptions) {
     Job& victim = tx.EditJob(preemption.victim);
-    tx.CountPreemption();
+    const std::chrono::duration<double> unsaved = victim.running_since == TimePoint{}
+                                                      ? std::chrono::duration<double>{}
+                                                      : tx.now - std::max(victim.running_since, victim.checkpoint_time);
+    tx.CountPreemption(victim.world_size * std::max(unsaved.count(), 0.0));
     Stop(tx, victim, Destination::kRequeue, Reason::kPreempted, tx.options.stop_grace_seconds, preemption.message,
          "scheduler");
   }

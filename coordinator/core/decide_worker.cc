@@ -2,6 +2,7 @@
 
 #include "coordinator/core/attempt.h"
 #include "coordinator/core/decide.h"
+#include "coordinator/core/node_timers.h"
 
 namespace vicreg::core {
 namespace {
@@ -37,7 +38,7 @@ void Reconcile(Transaction& tx, const std::string& node, std::int64_t incarnatio
       rank.state = RankState::kLost;
       rank.exit_reason = ExitReason::kLost;
       rank.exit_message =
-          same_process ? "worker " + node + " no longer holds it" : "worker " + node + " restarted and ended it";
+          same_process ? "worker " + node + " no longer holds it" : "worker " + node + " restarted and did not find it";
       gone = true;
     }
     for (Rank& rank : job.ranks) {
@@ -67,7 +68,7 @@ absl::StatusOr<Welcome> Register(Transaction& tx, const Registration& registrati
                               ": a newer worker took its place; this one must end");
   }
   if (known != nullptr && known->boot_id != registration.node.boot_id && known->state == NodeState::kReady &&
-      tx.now - known->last_heard < tx.options.lost && known->last_heard != TimePoint{}) {
+      tx.now - known->last_heard < TimersFor(tx.Nodes(), tx.options).lost && known->last_heard != TimePoint{}) {
     return absl::AlreadyExistsError(
         "node name " + known->name + " is in use by another machine, heard " +
         std::to_string(std::chrono::duration_cast<std::chrono::seconds>(tx.now - known->last_heard).count()) +
@@ -90,13 +91,15 @@ absl::StatusOr<Welcome> Register(Transaction& tx, const Registration& registrati
     tx.EditNode(next.name) = next;
   }
   Reconcile(tx, next.name, next.incarnation, same_process, registration.held);
-  Welcome welcome{next.incarnation, {}};
+  Welcome welcome{next.incarnation, {}, {}};
   for (const Held& held : registration.held) {
     const Job* job = tx.FindJob(held.job_id);
     if (job == nullptr || held.attempt != job->attempt) continue;  // fenced: the worker kills it
     const auto rank = std::find_if(job->ranks.begin(), job->ranks.end(),
                                    [&](const Rank& r) { return r.rank == held.rank && r.node == next.name; });
-    if (rank != job->ranks.end() && !rank->settled()) welcome.keep.push_back(held);
+    if (rank == job->ranks.end() || rank->settled()) continue;
+    welcome.keep.push_back(held);
+    welcome.cursors.push_back(rank->acked);
   }
   return welcome;
 }
@@ -147,6 +150,24 @@ void OnPrepared(Transaction& tx, const std::string& node, std::int64_t incarnati
   for (const std::string& name : nodes) tx.Send(name, SendLaunch{job.id});
 }
 
+namespace {
+
+// Of a report that does not count.
+std::string WhyNotCurrent(const Job* job, const std::string& node, std::int64_t incarnation, const Report& report) {
+  if (job == nullptr) return "there is no such job";
+  if (job->attempt != report.attempt) return "its attempt is " + std::to_string(job->attempt);
+  for (const Rank& rank : job->ranks) {
+    if (rank.rank != report.rank) continue;
+    if (rank.node != node) return "that rank belongs to node " + rank.node;
+    if (rank.incarnation != incarnation)
+      return "that rank belongs to the node's incarnation " + std::to_string(rank.incarnation);
+    return rank.state == RankState::kLost ? "that rank was given up" : std::string("it is ") + Name(job->state);
+  }
+  return "it has no such rank now";
+}
+
+}  // namespace
+
 void OnReport(Transaction& tx, const std::string& node, std::int64_t incarnation, const Report& report) {
   const auto answer = [&](bool fenced) {
     tx.Send(node, SendAck{report.job_id, report.attempt, report.rank, report.sequence, fenced});
@@ -162,6 +183,9 @@ void OnReport(Transaction& tx, const std::string& node, std::int64_t incarnation
                        position(*found) != found->ranks.end() && position(*found)->state != RankState::kLost;
   if (!current) {
     ++tx.fenced;
+    tx.refusal = "refused a report by node " + node + " (incarnation " + std::to_string(incarnation) + ") about job " +
+                 report.job_id.substr(0, 80) + " attempt " + std::to_string(report.attempt) + " rank " +
+                 std::to_string(report.rank) + ": " + WhyNotCurrent(found, node, incarnation, report);
     answer(true);
     return;
   }
@@ -210,6 +234,7 @@ void OnReport(Transaction& tx, const std::string& node, std::int64_t incarnation
       break;
     }
     case Report::Kind::kExported:
+      if (job.export_path == report.export_path) break;  // said again by a rank whose worker was replaced
       job.export_path = report.export_path;
       tx.Note(job, Reason::kTraining, "encoder exported", "EXPORTED", "rank");
       break;

@@ -308,6 +308,7 @@ struct State {
   TimePoint next_pass = kAtOnce;
   TimePoint began{};  // this coordinator; what it does not know is not older for it
   std::vector<TimePoint> preemptions;
+  double preemption_lost_slot_seconds = 0;  // since this coordinator began
   std::int64_t next_queue_seq = 1, next_event_seq = 1, term = 1;
 };
 

@@ -280,6 +280,7 @@ std::vector<TimePoint> Transaction::RecentPreemptions() const {
 }
 
 void Transaction::ApplyTo(State& state) {
+  state.preemption_lost_slot_seconds += lost_slot_seconds_;
   for (const auto& [id, job] : jobs_) Put(state, job);
   for (auto& [name, node] : nodes_) state.nodes[name] = node;
   for (auto& [id, request] : requests_) state.requests[id] = request;

@@ -18,7 +18,7 @@ namespace vicreg::core {
 inline constexpr std::chrono::hours kBudgetPeriod{1};
 
 struct Options {
-  std::chrono::milliseconds suspect{5000}, lost{20000}, reservation{10000}, failover_grace{60000};
+  std::chrono::milliseconds heartbeat{2000}, suspect{5000}, lost{20000}, reservation{10000}, failover_grace{60000};
   std::chrono::milliseconds backoff_first{1000}, backoff_most{60000};
   // A gang is left alone for this long before it is preempted or resized by the scheduler.
   std::chrono::milliseconds min_runtime{10 * 60 * 1000};
@@ -152,7 +152,11 @@ class Transaction {
   bool NeedsPass() const { return woken_ || now >= state_.next_pass; }
   // Preemptions of the last hour, those of this transaction too; oldest first.
   std::vector<TimePoint> RecentPreemptions() const;
-  void CountPreemption() { preemptions_.push_back(now); }
+  // `lost`: slot-seconds of work that was not saved.
+  void CountPreemption(double lost) {
+    preemptions_.push_back(now);
+    lost_slot_seconds_ += lost;
+  }
   void Send(const std::string& node, decltype(Message::what) what) { messages_.push_back({node, std::move(what)}); }
   // Tells the history that an attempt starts at `resume_step`, before its Launch is sent.
   void BeginAttempt(const std::string& job_id) { begun_.push_back(job_id); }
@@ -172,6 +176,7 @@ class Transaction {
   const std::vector<Message>& messages() const { return messages_; }
   const std::vector<std::string>& begun() const { return begun_; }
   std::int64_t fenced = 0;  // messages refused in this batch
+  std::string refusal;      // why the newest of them was, for the log; empty: not said
 
   // Makes it true in memory; call after the commit.
   void ApplyTo(State& state);
@@ -191,6 +196,7 @@ class Transaction {
   TimePoint next_pass_{};
   bool woken_ = false;
   std::vector<TimePoint> preemptions_;
+  double lost_slot_seconds_ = 0;
   std::vector<Event> events_;
   std::vector<Message> messages_;
   std::vector<std::string> begun_;

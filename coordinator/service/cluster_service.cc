@@ -5,8 +5,16 @@
 
 #include "common/version.h"
 #include "coordinator/service/wire.h"
+#include "coordinator/store/maintenance.h"
 
 namespace vicreg::service {
+namespace {
+
+// A worker's own limit is a minute for each kind of slot.
+constexpr std::chrono::seconds kProbePatience{150};
+
+}  // namespace
+
 grpc::ServerUnaryReactor* ClusterService::GetCluster(grpc::CallbackServerContext* context, const v1::GetClusterRequest*,
                                                      v1::GetClusterResponse* response) {
   return gate_.Unary(context, "vicreg.v1.ClusterService/GetCluster",
@@ -59,6 +67,87 @@ grpc::ServerUnaryReactor* ClusterService::ChangeNode(grpc::CallbackServerContext
                             done(status);
                           });
       });
+}
+
+grpc::ServerUnaryReactor* ClusterService::ProbeNode(grpc::CallbackServerContext* context,
+                                                    const v1::ProbeNodeRequest* request,
+                                                    v1::ProbeNodeResponse* response) {
+  return gate_.Unary(
+      context, "vicreg.v1.ClusterService/ProbeNode", [=, this](const rpc::Principal& who, const rpc::UnaryDone& done) {
+        const std::string name = request->name();
+        const std::vector<core::Node> nodes = coordinator_.Nodes();
+        if (std::none_of(nodes.begin(), nodes.end(), [&](const core::Node& n) { return n.name == name; })) {
+          done(absl::NotFoundError("no node " + name.substr(0, 80) + ": `vicreg node list` shows all"));
+          return;
+        }
+        const auto answered = [=, this, actor = who.name](const v1::Probed& probed) {
+          {
+            const std::lock_guard lock(mutex_);
+            waiting_.erase(name);
+          }
+          *response->mutable_problems() = probed.problems();
+          *response->mutable_facts() = probed.facts();
+          const std::string problem = probed.problems_size() == 0 ? "" : probed.problems(0).substr(0, 500);
+          coordinator_.Post(
+              [=](core::Transaction& tx) {
+                core::OnProbed(tx, name, problem, actor);
+                return absl::OkStatus();
+              },
+              [=, this](const absl::Status& status) {
+                for (const core::Node& node : coordinator_.Nodes()) {
+                  if (node.name == name) *response->mutable_node() = ToWire(node, coordinator_.Jobs());
+                }
+                done(status);
+              });
+        };
+        const std::int64_t id = probes_.Add(answered);
+        bool running = false;
+        {
+          const std::lock_guard lock(mutex_);
+          running =
+              !waiting_.try_emplace(name, Waiting{id, coordinator_.clock().SteadyNow() + kProbePatience, done}).second;
+        }
+        v1::ConnectResponse ask;
+        ask.mutable_probe()->set_call_id(id);
+        if (running) {
+          probes_.Forget(id);
+          done(absl::ResourceExhaustedError("a probe of node " + name + " is running: wait for its answer"));
+        } else if (!coordinator_.SendTo(name, ask) && probes_.Forget(id)) {
+          const std::lock_guard lock(mutex_);
+          waiting_.erase(name);
+          done(absl::UnavailableError("the worker of node " + name + " is not connected: start it, then probe again"));
+        }
+      });
+}
+
+void ClusterService::Expire(TimePoint now) {
+  std::vector<std::pair<std::string, rpc::UnaryDone>> late;
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto entry = waiting_.begin(); entry != waiting_.end();) {
+      const bool mine = entry->second.give_up <= now && probes_.Forget(entry->second.call_id);
+      if (mine) late.emplace_back(entry->first, entry->second.done);
+      entry = mine ? waiting_.erase(entry) : std::next(entry);
+    }
+  }
+  for (const auto& [name, done] : late)
+    done(absl::UnavailableError("the worker of node " + name + " did not answer within 150 s: see its log"));
+}
+
+grpc::ServerUnaryReactor* ClusterService::TakeSnapshot(grpc::CallbackServerContext* context,
+                                                       const v1::TakeSnapshotRequest*,
+                                                       v1::TakeSnapshotResponse* response) {
+  return gate_.Unary(context, "vicreg.v1.ClusterService/TakeSnapshot",
+                     [=, this](const rpc::Principal&, const rpc::UnaryDone& done) {
+                       const auto file = store::TakeSnapshot(folder_, coordinator_.clock().WallMicros());
+                       if (file.ok()) {
+                         coordinator_.NoteBackup(coordinator_.clock().WallMicros());
+                         response->set_path("snapshots/" + file->name);
+                         response->set_bytes(file->bytes);
+                         response->set_sha256(file->sha256);
+                       }
+                       done(file.status());
+                     });
 }
 
 grpc::ServerUnaryReactor* ClusterService::ListQueues(grpc::CallbackServerContext* context, const v1::ListQueuesRequest*,

@@ -7,6 +7,7 @@
 
 #include "common/enum_names.h"
 #include "coordinator/core/attempt.h"
+#include "coordinator/core/node_timers.h"
 #include "coordinator/core/scheduler.h"
 
 namespace vicreg::service {
@@ -14,7 +15,7 @@ namespace {
 
 constexpr std::size_t kMaxQueue = 10'000;
 constexpr auto kTimerStep = std::chrono::milliseconds(250);
-constexpr std::chrono::seconds kProbe{1};
+constexpr std::chrono::seconds kProbe{1}, kCount{1};
 
 std::string Lower(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(),
@@ -133,6 +134,12 @@ void Coordinator::RunBatch(std::vector<Command> batch) {
     // What called for a pass still does.
     if (!saved.ok() || transaction.NeedsPass()) state_.next_pass = core::kAtOnce;
     fenced_ += transaction.fenced;
+    if (now >= next_count_) {
+      next_count_ = now + kCount;
+      const auto there = std::count_if(state_.nodes.begin(), state_.nodes.end(),
+                                       [](const auto& n) { return n.second.state != core::NodeState::kLost; });
+      heartbeat_ms_ = static_cast<int>(core::TimersFor(static_cast<std::size_t>(there), options_).heartbeat.count());
+    }
     if (transaction.changed()) {
       ++commits_;
       commit_seconds_ += seconds;
@@ -145,6 +152,8 @@ void Coordinator::RunBatch(std::vector<Command> batch) {
       degraded_ = works;
     }
   }
+  if (!transaction.refusal.empty() && transaction.refusal != refusal_)
+    spdlog::warn("{}", refusal_ = transaction.refusal);
   if (saved.ok()) {
     for (const core::Event& event : transaction.events())
       spdlog::info("job {} {}: {}", event.job_id, event.kind, event.message);
@@ -267,7 +276,9 @@ std::vector<core::Project> Coordinator::Projects() const {
 
 absl::Status Coordinator::Ready() const {
   const std::lock_guard lock(state_mutex_);
-  return degraded_;
+  if (degraded_.ok()) return degraded_;
+  return absl::Status(degraded_.code(),
+                      "degraded: nothing is admitted, ranks train on: " + std::string(degraded_.message()));
 }
 
 void Coordinator::Attach(const std::string& node, std::shared_ptr<Session> session) {
@@ -352,6 +363,9 @@ telemetry::ClusterView Coordinator::View(int watchers) const {
   view.commit_seconds = commit_seconds_;
   view.store_errors = store_errors_;
   view.store_degraded = !degraded_.ok();
+  view.refused_registrations = refused_registrations_;
+  view.backup_seconds = static_cast<double>(backup_us_) / 1e6;
+  view.preemption_lost_slot_seconds = state_.preemption_lost_slot_seconds;
   return view;
 }
 

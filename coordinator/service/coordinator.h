@@ -4,6 +4,7 @@
 // in memory, replies, then sends. Everything public may be called from any thread. Callbacks run on the core thread,
 // without a lock.
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
@@ -67,6 +68,12 @@ class Coordinator {
   const std::string& store_id() const { return store_->store_id(); }
   // OK, or why nothing is admitted.
   absl::Status Ready() const;
+  // How often workers are to be heard, now.
+  int heartbeat_ms() const { return heartbeat_ms_; }
+  // The store was copied.
+  void NoteBackup(std::int64_t wall_us) { backup_us_ = wall_us; }
+  // A worker whose inventory made no sense was sent away.
+  void CountRefusedRegistration() { ++refused_registrations_; }
 
   // The newest stream of a node replaces the one before, which is closed.
   void Attach(const std::string& node, std::shared_ptr<Session> session);
@@ -100,13 +107,16 @@ class Coordinator {
   const core::Options options_;
   // Since when heard workers could also be recorded as heard: the start, or the end of the last store outage. No
   // silence counts from before.
-  TimePoint uninterrupted_since_, next_probe_{}, next_timers_{};
+  TimePoint uninterrupted_since_, next_probe_{}, next_timers_{}, next_count_{};
 
   mutable std::mutex state_mutex_;
   core::State state_;  // written by the core thread
   std::int64_t fenced_ = 0, commits_ = 0, store_errors_ = 0;
   double commit_seconds_ = 0;
   absl::Status degraded_;
+  std::atomic<int> heartbeat_ms_{2000};
+  std::atomic<std::int64_t> refused_registrations_{0}, backup_us_{0};
+  std::string refusal_;  // the newest that was logged; core thread only
 
   std::mutex queue_mutex_;
   std::condition_variable wake_;

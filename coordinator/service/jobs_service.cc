@@ -95,6 +95,16 @@ core::Job ToJob(const recipe::Resolved& resolved, const std::string& owner) {
 
 }  // namespace
 
+std::map<std::string, double> JobsService::Etas() const {
+  std::map<std::string, double> etas;
+  for (const core::Job& job : coordinator_.Jobs()) {
+    if (job.state != core::JobState::kRunning) continue;
+    if (const v1::Job wire = ToWire(job, coordinator_.history()); wire.has_eta_seconds())
+      etas[job.id] = wire.eta_seconds();
+  }
+  return etas;
+}
+
 grpc::ServerUnaryReactor* JobsService::SubmitJob(grpc::CallbackServerContext* context,
                                                  const v1::SubmitJobRequest* request, v1::SubmitJobResponse* response) {
   return gate_.Unary(
@@ -113,6 +123,7 @@ grpc::ServerUnaryReactor* JobsService::SubmitJob(grpc::CallbackServerContext* co
         const core::Job job = ToJob(*resolved, who.name);
         auto id = std::make_shared<std::string>();
         auto plan = std::make_shared<core::Foreseen>();
+        const std::map<std::string, double> ends_in = request->dry_run() ? Etas() : std::map<std::string, double>();
         coordinator_.Post(
             [=, spec = resolved->spec, dry_run = request->dry_run(), request_id = request->request_id(),
              sha256 = Sha256Hex(request->spec().SerializeAsString())](core::Transaction& tx) -> absl::Status {
@@ -126,6 +137,7 @@ grpc::ServerUnaryReactor* JobsService::SubmitJob(grpc::CallbackServerContext* co
               }
               if (dry_run) {
                 *plan = core::PlanOf(tx, job);
+                if (plan->slots.empty()) plan->starts_in_seconds = core::EarliestStart(tx, job, ends_in);
                 return absl::OkStatus();
               }
               ASSIGN_OR_RETURN(*id, core::Submit(tx, job, NewUuid(), request_id, sha256));

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <map>
+#include <string>
+
 #include "common/rpc/gate.h"
 #include "coordinator/service/coordinator.h"
 #include "coordinator/service/fanout.h"
@@ -36,6 +39,9 @@ class JobsService final : public v1::JobsService::CallbackService {
                                                              const v1::ExportJobRequest*) override;
 
  private:
+  // Of running jobs, seconds to their ends at their recent rates.
+  std::map<std::string, double> Etas() const;
+
   Coordinator& coordinator_;
   Fanout& fanout_;
   LogCalls& logs_;

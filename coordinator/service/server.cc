@@ -11,28 +11,32 @@
 #include "common/address.h"
 #include "coordinator/service/cluster_service.h"
 #include "coordinator/service/jobs_service.h"
+#include "coordinator/store/maintenance.h"
 #include "coordinator/web/server.h"
 
 namespace vicreg::service {
 namespace {
 
 constexpr int kMaxMessage = 1 << 20;
+constexpr std::chrono::minutes kBackupEvery{15}, kBackupAgain{1};
 
 class RealServer : public Server {
  public:
   RealServer(std::unique_ptr<store::SqliteStore> store, std::unique_ptr<telemetry::History> history,
              const ServerOptions& options, std::unique_ptr<rpc::Policy> policy)
-      : gate_(std::move(policy)),
+      : folder_(options.folder),
+        gate_(std::move(policy)),
         coordinator_(std::move(store), std::move(history), SystemClock(), options.artifact_root),
         rendezvous_(SystemClock()),
         jobs_(coordinator_, fanout_, logs_, gate_),
-        cluster_(coordinator_, gate_),
-        workers_(coordinator_, rendezvous_, logs_, gate_) {}
+        cluster_(coordinator_, probes_, options.folder, gate_),
+        workers_(coordinator_, rendezvous_, logs_, probes_, gate_) {}
 
   ~RealServer() override {
     http_.reset();
     stopping_ = true;
     if (janitor_.joinable()) janitor_.join();
+    cluster_.Expire(TimePoint::max());  // no call may be left open
     if (grpc_) grpc_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(500));
     grpc_.reset();
   }
@@ -71,10 +75,25 @@ class RealServer : public Server {
   int http_port() const override { return http_->port(); }
 
  private:
+  // A copy of the store from time to time; one that fails is tried again a minute later.
+  void BackUp() {
+    const TimePoint now = SystemClock().SteadyNow();
+    if (now < next_backup_) return;
+    const auto taken = store::TakeSnapshot(folder_, SystemClock().WallMicros());
+    next_backup_ = now + (taken.ok() ? kBackupEvery : kBackupAgain);
+    if (taken.ok()) {
+      coordinator_.NoteBackup(SystemClock().WallMicros());
+    } else {
+      spdlog::error("no backup: {}", std::string(taken.status().message()));
+    }
+  }
+
   // Waiting rendezvous calls have deadlines of their own.
   void Clean() {
     while (!stopping_) {
       std::this_thread::sleep_for(std::chrono::milliseconds(200));
+      cluster_.Expire(SystemClock().SteadyNow());
+      BackUp();
       rendezvous_.Expire([this](const std::string& job_id, int attempt) {
         const auto job = coordinator_.FindJob(job_id);
         return job && job->attempt == attempt && !core::IsTerminal(job->state);
@@ -82,11 +101,14 @@ class RealServer : public Server {
     }
   }
 
+  const std::string folder_;
+  TimePoint next_backup_ = SystemClock().SteadyNow() + kBackupEvery;  // janitor only
   // In order of starting; destroyed in reverse.
   const rpc::Gate gate_;
   Coordinator coordinator_;
   Rendezvous rendezvous_;
   LogCalls logs_;
+  ProbeCalls probes_;
   Fanout fanout_;
   JobsService jobs_;
   ClusterService cluster_;

@@ -116,6 +116,7 @@ v1::PlacementPlan ToWire(const core::Foreseen& plan) {
   out.set_reason(static_cast<v1::Reason>(plan.why.reason));
   out.set_message(plan.why.message);
   out.mutable_displaces()->Assign(plan.displaces.begin(), plan.displaces.end());
+  if (plan.starts_in_seconds) out.set_starts_in_seconds(*plan.starts_in_seconds);
   return out;
 }
 

@@ -6,8 +6,8 @@
 #include <atomic>
 #include <deque>
 
-#include "common/ids.h"
 #include "common/rpc/status.h"
+#include "coordinator/service/inventory.h"
 
 namespace vicreg::service {
 namespace {
@@ -83,8 +83,13 @@ class Link : public Session {
 
 class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::ConnectResponse> {
  public:
-  WorkerStream(Coordinator& coordinator, Rendezvous& rendezvous, LogCalls& logs, const absl::Status& admitted)
-      : coordinator_(coordinator), rendezvous_(rendezvous), logs_(logs), link_(std::make_shared<Link>(this)) {
+  WorkerStream(Coordinator& coordinator, Rendezvous& rendezvous, LogCalls& logs, ProbeCalls& probes,
+               const absl::Status& admitted)
+      : coordinator_(coordinator),
+        rendezvous_(rendezvous),
+        logs_(logs),
+        probes_(probes),
+        link_(std::make_shared<Link>(this)) {
     if (admitted.ok()) {
       StartRead(&incoming_);
     } else {
@@ -166,6 +171,9 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
       case v1::ConnectRequest::kLogChunk:
         logs_.Answer(message.log_chunk());
         break;
+      case v1::ConnectRequest::kProbed:
+        probes_.Answer(message.probed());
+        break;
       default:
         break;
     }
@@ -184,12 +192,10 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
     node.labels.assign(wire.labels().begin(), wire.labels().end());
     for (const v1::HeldRank& held : wire.held())
       registration.held.push_back({held.job_id(), held.attempt(), held.rank()});
-    if (node.name.empty() || node.name.size() > 253 || node.cpu_slots < 0 || node.cpu_slots > 4096 ||
-        node.gpu_slots > 4096 || node.data_roots.size() > 1000 || node.labels.size() > 64 ||
-        !std::all_of(node.labels.begin(), node.labels.end(), IsLabel)) {
-      End(absl::FailedPreconditionError("inventory of node \"" + node.name.substr(0, 80) +
-                                        "\" makes no sense: name of 1 to 253 characters, 0 to 4096 slots of a kind, at "
-                                        "most 1000 roots and 64 labels key=value"));
+    if (const absl::Status sane = CheckInventory(wire); !sane.ok()) {
+      coordinator_.CountRefusedRegistration();
+      spdlog::warn("refused a worker: {}", std::string(sane.message()));
+      End(sane);
       return;
     }
     node_ = node.name;
@@ -211,12 +217,18 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
           out.set_term(coordinator.term());
           out.set_incarnation(welcome->incarnation);
           out.set_store_id(coordinator.store_id());
-          out.set_heartbeat_ms(2000);
-          for (const core::Held& held : welcome->keep) {
+          out.set_heartbeat_ms(coordinator.heartbeat_ms());
+          for (std::size_t i = 0; i < welcome->keep.size(); ++i) {
+            const core::Held& held = welcome->keep[i];
             auto* keep = out.add_keep();
             keep->set_job_id(held.job_id);
             keep->set_attempt(held.attempt);
             keep->set_rank(held.rank);
+            auto* cursor = out.add_cursors();
+            cursor->set_job_id(held.job_id);
+            cursor->set_attempt(held.attempt);
+            cursor->set_rank(held.rank);
+            cursor->set_sequence(welcome->cursors[i]);
           }
           // Welcome first: the messages of this decision are sent right after.
           link->Send(std::move(answer));
@@ -226,17 +238,20 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
   }
 
   void OnHeartbeat(const v1::Heartbeat& wire) {
-    coordinator_.Post([name = node_, incarnation = incarnation_](
-                          core::Transaction& tx) { return core::Heartbeat(tx, name, *incarnation); },
-                      [link = link_, sequence = wire.sequence()](const absl::Status& status) {
-                        if (!status.ok()) {
-                          link->Close(status);
-                          return;
-                        }
-                        v1::ConnectResponse answer;
-                        answer.mutable_heartbeat()->set_sequence(sequence);
-                        link->Send(std::move(answer));
-                      });
+    coordinator_.Post(
+        [name = node_, incarnation = incarnation_](core::Transaction& tx) {
+          return core::Heartbeat(tx, name, *incarnation);
+        },
+        [link = link_, sequence = wire.sequence(), &coordinator = coordinator_](const absl::Status& status) {
+          if (!status.ok()) {
+            link->Close(status);
+            return;
+          }
+          v1::ConnectResponse answer;
+          answer.mutable_heartbeat()->set_sequence(sequence);
+          answer.mutable_heartbeat()->set_heartbeat_ms(coordinator.heartbeat_ms());
+          link->Send(std::move(answer));
+        });
   }
 
   void OnPrepared(const v1::Prepared& wire) {
@@ -329,6 +344,7 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
   Coordinator& coordinator_;
   Rendezvous& rendezvous_;
   LogCalls& logs_;
+  ProbeCalls& probes_;
   const std::shared_ptr<Link> link_;
   std::string node_;
   // Written by the core thread when registered, read by it in later decisions.
@@ -354,32 +370,10 @@ void Link::Close(const absl::Status& why) {
 
 }  // namespace
 
-std::int64_t LogCalls::Add(Callback callback) {
-  const std::lock_guard lock(mutex_);
-  waiting_[next_] = std::move(callback);
-  return next_++;
-}
-
-void LogCalls::Answer(const v1::LogChunk& chunk) {
-  Callback callback;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto found = waiting_.find(chunk.call_id());
-    if (found == waiting_.end()) return;
-    callback = std::move(found->second);
-    waiting_.erase(found);
-  }
-  callback(chunk);
-}
-
-void LogCalls::Forget(std::int64_t id) {
-  const std::lock_guard lock(mutex_);
-  waiting_.erase(id);
-}
-
 grpc::ServerBidiReactor<v1::ConnectRequest, v1::ConnectResponse>* WorkerService::Connect(
     grpc::CallbackServerContext* context) {
-  return new WorkerStream(coordinator_, rendezvous_, logs_, gate_.Check(context, "vicreg.v1.WorkerService/Connect"));
+  return new WorkerStream(coordinator_, rendezvous_, logs_, probes_,
+                          gate_.Check(context, "vicreg.v1.WorkerService/Connect"));
 }
 
 }  // namespace vicreg::service

@@ -38,6 +38,8 @@ void Configure(SQLite::Database& database) {
   database.exec("PRAGMA foreign_keys=ON");
 }
 
+}  // namespace
+
 absl::Status CheckFile(SQLite::Database& database, const std::string& path) {
   const std::string advice = ": the file was left as it is; restore a backup, or choose another folder";
   if (const std::string verdict = database.execAndGet("PRAGMA quick_check").getString(); verdict != "ok") {
@@ -55,8 +57,6 @@ absl::Status CheckFile(SQLite::Database& database, const std::string& path) {
   }
   return absl::OkStatus();
 }
-
-}  // namespace
 
 absl::Status FromSqlite(const SQLite::Exception& error, const std::string& action, const std::string& path) {
   const std::string text = "cannot " + action + " " + path + ": " + error.what();
@@ -238,16 +238,21 @@ absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string
 }
 
 absl::StatusOr<core::State> SqliteStore::Load() {
+  ASSIGN_OR_RETURN(core::State state, LoadState(database_, path_));
+  state.term = term_;
+  return state;
+}
+
+absl::StatusOr<core::State> LoadState(SQLite::Database& database, const std::string& path) {
   try {
     core::State state;
-    state.term = term_;
-    SQLite::Statement jobs(database_, "SELECT record, spec FROM jobs ORDER BY queue_seq");
+    SQLite::Statement jobs(database, "SELECT record, spec FROM jobs ORDER BY queue_seq");
     while (jobs.executeStep()) {
       core::Job job = store::JobFromRecord(jobs.getColumn(0).getString(), jobs.getColumn(1).getString());
       state.next_queue_seq = job.queue_seq + 1;
       core::Put(state, std::move(job));
     }
-    SQLite::Statement nodes(database_, "SELECT record FROM nodes");
+    SQLite::Statement nodes(database, "SELECT record FROM nodes");
     while (nodes.executeStep()) {
       core::Node node = NodeFromRecord(nodes.getColumn(0).getString());
       // Until it is heard again, nothing is placed there and nothing is given up (failover grace).
@@ -257,7 +262,7 @@ absl::StatusOr<core::State> SqliteStore::Load() {
       }
       state.nodes[node.name] = std::move(node);
     }
-    SQLite::Statement policies(database_, "SELECT kind, record FROM policies");
+    SQLite::Statement policies(database, "SELECT kind, record FROM policies");
     while (policies.executeStep()) {
       const std::string record = policies.getColumn(1).getString();
       if (policies.getColumn(0).getString() == "project") {
@@ -268,19 +273,31 @@ absl::StatusOr<core::State> SqliteStore::Load() {
         state.queues[{queue.project, queue.name}] = std::move(queue);
       }
     }
-    SQLite::Statement requests(database_, "SELECT id, sha256, job FROM requests");
+    SQLite::Statement requests(database, "SELECT id, sha256, job FROM requests");
     while (requests.executeStep()) {
       core::Request request{requests.getColumn(0).getString(), requests.getColumn(1).getString(),
                             requests.getColumn(2).getString()};
       state.requests[request.id] = std::move(request);
     }
-    state.next_event_seq = database_.execAndGet("SELECT coalesce(max(seq),0)+1 FROM events").getInt64();
+    state.next_event_seq = database.execAndGet("SELECT coalesce(max(seq),0)+1 FROM events").getInt64();
     return state;
   } catch (const SQLite::Exception& error) {
-    return FromSqlite(error, "read", path_);
+    return FromSqlite(error, "read", path);
   } catch (const nlohmann::json::exception& error) {
-    return absl::DataLossError("store " + path_ + " holds a record this build cannot read (" + error.what() +
+    return absl::DataLossError("store " + path + " holds a record this build cannot read (" + error.what() +
                                "): the file was left as it is; restore a backup");
+  }
+}
+
+absl::StatusOr<std::string> SqliteStore::NewStoreId() {
+  try {
+    SQLite::Statement save(database_, "UPDATE meta SET value=? WHERE key='store_id'");
+    store_id_ = NewUuid();
+    save.bind(1, store_id_);
+    save.exec();
+    return store_id_;
+  } catch (const SQLite::Exception& error) {
+    return FromSqlite(error, "write", path_);
   }
 }
 

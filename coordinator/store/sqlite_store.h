@@ -32,6 +32,9 @@ class SqliteStore {
   // Writes something small, to learn whether commits work again after one that failed.
   absl::Status Probe();
 
+  // Gives the store another id: it is not the one that workers and clients knew.
+  absl::StatusOr<std::string> NewStoreId();
+
   // Events with seq > after, of one job (or all when empty), ascending.
   absl::StatusOr<std::vector<core::Event>> ReadEvents(const std::string& job_id, std::int64_t after, int limit);
 
@@ -54,6 +57,11 @@ class SqliteStore {
   std::string store_id_;
   std::int64_t term_ = 0;
 };
+
+// Is it a store of ours, undamaged and of a schema this build reads? FailedPrecondition, DataLoss.
+absl::Status CheckFile(SQLite::Database& database, const std::string& path);
+// Everything in it, as of now.
+absl::StatusOr<core::State> LoadState(SQLite::Database& database, const std::string& path);
 
 // SQLite's errors as ours, naming what was done to which file.
 absl::Status FromSqlite(const SQLite::Exception& error, const std::string& action, const std::string& path);

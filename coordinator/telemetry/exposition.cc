@@ -147,12 +147,18 @@ const std::vector<MetricInfo>& AllMetrics() {
       {"vicreg_coordinator_jobs", "gauge", "state, reason", "Jobs by state and reason, ended ones too."},
       {"vicreg_coordinator_workers", "gauge", "state", "Registered workers by state."},
       {"vicreg_coordinator_slots", "gauge", "kind, state", "Slots of ready workers: total and used."},
-      {"vicreg_coordinator_fenced_messages_total", "counter", "",
-       "Messages refused because attempt or incarnation is not current. Rising: look for a cut-off worker."},
+      {"vicreg_coordinator_fenced_messages_total", "counter", "kind",
+       "Messages of workers that were refused: stale (attempt or incarnation is not current; rising: look for a "
+       "cut-off "
+       "worker), inventory (it makes no sense)."},
+      {"vicreg_coordinator_preemption_lost_slot_seconds_total", "counter", "",
+       "Work of preempted gangs since their newest checkpoints, in seconds of a slot, since this coordinator began."},
       {"vicreg_coordinator_store_commits_total", "counter", "", "Transactions committed to the control store."},
       {"vicreg_coordinator_store_commit_seconds_total", "counter", "", "Time spent committing them."},
       {"vicreg_coordinator_store_errors_total", "counter", "", "Commits that failed. Rising: disk full or failing."},
       {"vicreg_coordinator_store_degraded", "gauge", "", "1 while the newest commit failed: nothing new is admitted."},
+      {"vicreg_coordinator_backup_timestamp_seconds", "gauge", "",
+       "When the store was copied last by this coordinator (Unix time); every 15 minutes."},
       {"vicreg_coordinator_metric_rows_total", "counter", "result",
        "Metric rows by result: committed, duplicate, fenced, gap."},
       {"vicreg_coordinator_watchers", "gauge", "", "Open streams of metrics, events, progress and logs."},
@@ -194,11 +200,15 @@ std::string Expose(const ClusterView& view, std::int64_t now_us) {
   for (const auto& [state, count] : workers) page.Set("vicreg_coordinator_workers", {{"state", state}}, count);
   for (const auto& [key, count] : slots)
     page.Set("vicreg_coordinator_slots", {{"kind", key.first}, {"state", key.second}}, count);
-  page.Set("vicreg_coordinator_fenced_messages_total", {}, static_cast<double>(view.fenced_messages));
+  page.Set("vicreg_coordinator_fenced_messages_total", {{"kind", "stale"}}, static_cast<double>(view.fenced_messages));
+  page.Set("vicreg_coordinator_fenced_messages_total", {{"kind", "inventory"}},
+           static_cast<double>(view.refused_registrations));
+  page.Set("vicreg_coordinator_preemption_lost_slot_seconds_total", {}, view.preemption_lost_slot_seconds);
   page.Set("vicreg_coordinator_store_commits_total", {}, static_cast<double>(view.commits));
   page.Set("vicreg_coordinator_store_commit_seconds_total", {}, view.commit_seconds);
   page.Set("vicreg_coordinator_store_errors_total", {}, static_cast<double>(view.store_errors));
   page.Set("vicreg_coordinator_store_degraded", {}, view.store_degraded ? 1 : 0);
+  if (view.backup_seconds > 0) page.Set("vicreg_coordinator_backup_timestamp_seconds", {}, view.backup_seconds);
   page.Set("vicreg_coordinator_metric_rows_total", {{"result", "committed"}}, static_cast<double>(view.rows.committed));
   page.Set("vicreg_coordinator_metric_rows_total", {{"result", "duplicate"}}, static_cast<double>(view.rows.duplicate));
   page.Set("vicreg_coordinator_metric_rows_total", {{"result", "fenced"}}, static_cast<double>(view.rows.fenced));

@@ -41,6 +41,9 @@ struct ClusterView {
   std::int64_t fenced_messages = 0, commits = 0, store_errors = 0;
   double commit_seconds = 0;
   bool store_degraded = false;
+  std::int64_t refused_registrations = 0;
+  double preemption_lost_slot_seconds = 0;
+  double backup_seconds = 0;  // Unix time of the newest copy of the store; 0: none yet
   History::Counts rows;
   int watchers = 0;
 };

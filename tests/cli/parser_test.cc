@@ -37,7 +37,7 @@ TEST(Reference, PageIsWhatTheParserPrints) {
 
 TEST(Completion, OffersCommandsOptionsAndNothingHidden) {
   EXPECT_EQ(Vicreg("__complete me").out, "metrics\n");
-  EXPECT_EQ(Vicreg("__complete node ''").out, "list\ndescribe\ncordon\nuncordon\ndrain\n");
+  EXPECT_EQ(Vicreg("__complete node ''").out, "list\ndescribe\ncordon\nuncordon\nhealth\nprobe\ndrain\n");
   EXPECT_EQ(Vicreg("__complete quota s").out, "set\n");
   EXPECT_EQ(Vicreg("__complete submit --re").out, "--request-id\n");
   EXPECT_THAT(Vicreg("__complete ''").out, Not(HasSubstr("__")));

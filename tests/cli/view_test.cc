@@ -102,6 +102,63 @@ TEST(LineFilter, OneLinePerChangeAndTenth) {
   EXPECT_TRUE(filter.Wants(back));
 }
 
+v1::Node WellNode() {
+  v1::Node node;
+  node.set_name("n1");
+  node.set_state(v1::NODE_STATE_READY);
+  node.set_admin(v1::NODE_ADMIN_OPEN);
+  node.set_build("1.2");
+  node.set_last_heard_us(1'000'000);
+  node.add_data_roots("images");
+  v1::SlotCount& slots = *node.add_slots();
+  slots.set_kind("cpu");
+  slots.set_total(2);
+  slots.set_used(1);
+  return node;
+}
+
+TEST(Ailments, AreNoneOfAWellNodeAndOneForEachThingThatIsWrong) {
+  EXPECT_THAT(Ailments(WellNode(), "1.2", 2'000'000), testing::IsEmpty());
+  const struct {
+    void (*spoil)(v1::Node&);
+    const char* says;
+  } rows[] = {
+      {[](v1::Node& n) { n.set_state(v1::NODE_STATE_QUARANTINED); }, "it is QUARANTINED"},
+      {[](v1::Node& n) { n.set_last_heard_us(-10'000'000); }, "it was not heard for 12s"},
+      {[](v1::Node& n) { n.set_strikes(2); }, "2 of 3 strikes"},
+      {[](v1::Node& n) { n.set_build("1.1"); }, "its worker is version 1.1, the coordinator 1.2"},
+      {[](v1::Node& n) { n.clear_slots(); }, "it offers no slots"},
+      {[](v1::Node& n) { n.clear_data_roots(); }, "it offers no data root"},
+  };
+  for (const auto& row : rows) {
+    v1::Node node = WellNode();
+    row.spoil(node);
+    EXPECT_THAT(Ailments(node, "1.2", 2'000'000), testing::ElementsAre(testing::HasSubstr(row.says)));
+  }
+}
+
+TEST(Top, ShowsTheFullestNodeFirstAndWhoseRanksItHolds) {
+  v1::Node empty = WellNode();
+  empty.set_name("n0");
+  empty.mutable_slots(0)->set_used(0);
+  v1::Job job = Running(3);
+  job.clear_ranks();
+  for (const char* state : {"STEPPING", "EXITED"}) {
+    v1::RankStatus& rank = *job.add_ranks();
+    rank.set_node("n1");
+    rank.set_state(state);
+  }
+  const std::string text = TopNodes({empty, WellNode()}, {job}, 2'000'000, true);
+  EXPECT_LT(text.find("n1"), text.find("n0"));
+  EXPECT_THAT(text, testing::HasSubstr(ShortId(job.id()) + " " + job.spec().name() + " x1"))
+      << "an ended rank holds nothing";
+  EXPECT_THAT(TopNodes({empty}, {}, 0, false), testing::Not(testing::HasSubstr("NODE")));
+  EXPECT_THAT(TopRanks(job, true), testing::HasSubstr("STEPPING"));
+  job.clear_ranks();
+  job.set_message("waits for slots");
+  EXPECT_THAT(TopRanks(job, true), testing::HasSubstr("no ranks: waits for slots"));
+}
+
 TEST(ListRow, FitsAHundredColumns) {
   const std::vector<std::string> row = ListRow(Running(150), 0);
   EXPECT_EQ(row.size(), ListHeader().size());

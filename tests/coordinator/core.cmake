@@ -9,3 +9,5 @@ vicreg_test(coordinator_service_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/service_t
 vicreg_test(coordinator_changes_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/changes_test.cc LIBS vicreg_service)
 vicreg_test(coordinator_rendezvous_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/rendezvous_test.cc LIBS vicreg_service)
 vicreg_test(coordinator_outage_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/outage_test.cc LIBS vicreg_service)
+vicreg_test(coordinator_maintenance_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/maintenance_test.cc LIBS vicreg_store)
+vicreg_test(coordinator_bad_worker_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/bad_worker_test.cc LIBS vicreg_service)

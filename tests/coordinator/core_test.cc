@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "coordinator/core/index.h"
+#include "coordinator/core/node_timers.h"
 #include "coordinator/core/restart.h"
 #include "coordinator/core/scheduler.h"
 #include "tests/coordinator/core_cluster.h"
@@ -607,6 +608,33 @@ TEST(Membership, SilenceIsSuspectAfterFiveSecondsAndLostAfterTwenty) {
   }
 }
 
+TEST(Membership, TimersOfNodesStretchBeyondAThousandSoThatHeartbeatsStayAtFiveHundredASecond) {
+  const struct {
+    std::size_t nodes;
+    milliseconds heartbeat, suspect, lost;
+  } rows[] = {{0, seconds(2), seconds(5), seconds(20)},
+              {1000, seconds(2), seconds(5), seconds(20)},
+              {2000, seconds(4), seconds(10), seconds(40)},
+              {5000, seconds(10), seconds(25), seconds(100)}};
+  for (const auto& row : rows) {
+    const NodeTimers timers = TimersFor(row.nodes, Options{});
+    EXPECT_EQ(timers.heartbeat, row.heartbeat) << row.nodes;
+    EXPECT_EQ(timers.suspect, row.suspect) << row.nodes;
+    EXPECT_EQ(timers.lost, row.lost) << row.nodes;
+  }
+  CoreCluster c;
+  for (int i = 0; i < 2000; ++i) EXPECT_TRUE(c.AddNode("n" + std::to_string(i), 1).ok());
+  c.Pass(milliseconds(9'999));
+  EXPECT_EQ(c.node("n7"), NodeState::kReady);
+  c.Pass(milliseconds(1));
+  EXPECT_EQ(c.node("n7"), NodeState::kSuspect);
+  EXPECT_THAT(c.state.nodes.at("n7").message, HasSubstr("silent for 10 s"));
+  c.Pass(milliseconds(29'999));
+  EXPECT_EQ(c.node("n7"), NodeState::kSuspect);
+  c.Pass(milliseconds(1));
+  EXPECT_EQ(c.node("n7"), NodeState::kLost);
+}
+
 TEST(Membership, SuspectNodeThatIsHeardIsReadyAndKeepsItsRanks) {
   CoreCluster c;
   c.JobIn(JobState::kRunning);
@@ -746,6 +774,8 @@ TEST(Register, NewProcessAdoptsTheRanksItFoundAliveAndReportsInTheirName) {
   const auto welcome = c.Restart("a", {{"job", 1, 0}, {"job", 1, 1}});
   ASSERT_TRUE(welcome.ok());
   EXPECT_EQ(welcome->keep.size(), 2u);
+  EXPECT_THAT(welcome->cursors, ElementsAre(c.job("job").ranks[0].acked, c.job("job").ranks[1].acked));
+  EXPECT_GT(welcome->cursors[0], 0) << "what it numbers itself begins behind this";
   EXPECT_EQ(c.job("job").state, JobState::kRunning);
   const Report report = c.Next("job", 0, Report::Kind::kExported);
   c.SayAs("a", 1, report);

@@ -68,6 +68,10 @@ ClusterView Busy() {
                   {"n2", "lost", 1.6e9, {{"cpu", {8, 3}}}, 0}};
   view.jobs_by_state = {{{"running", "unspecified"}, 2}, {{"queued", "waiting_for_slots"}, 1}};
   view.commits = 7;
+  view.backup_seconds = 1.7e9;
+  view.preemption_lost_slot_seconds = 90;
+  view.fenced_messages = 2;
+  view.refused_registrations = 1;
   view.rows = {.committed = 240, .duplicate = 3, .fenced = 1, .gap = 2};
   return view;
 }
@@ -90,6 +94,10 @@ TEST(Exposition, PageOfABusyClusterIsValid) {
       page.Find("vicreg_job_loss_term", {{"job_id", "job-2"}, {"term", "variance"}, {"form", "weighted"}}).at(0).value,
       12.5);
   EXPECT_EQ(page.Find("vicreg_coordinator_metric_rows_total", {{"result", "duplicate"}}).at(0).value, 3);
+  EXPECT_EQ(page.Find("vicreg_coordinator_fenced_messages_total", {{"kind", "stale"}}).at(0).value, 2);
+  EXPECT_EQ(page.Find("vicreg_coordinator_fenced_messages_total", {{"kind", "inventory"}}).at(0).value, 1);
+  EXPECT_EQ(page.Find("vicreg_coordinator_preemption_lost_slot_seconds_total", {}).at(0).value, 90);
+  EXPECT_EQ(page.Find("vicreg_coordinator_backup_timestamp_seconds", {}).at(0).value, 1.7e9);
   EXPECT_EQ(page.Find("vicreg_coordinator_slots", {{"kind", "cpu"}, {"state", "total"}}).at(0).value, 4)
       << "slots of ready workers alone";
   EXPECT_NEAR(page.Find("vicreg_job_step_seconds", {{"job_id", "job-1"}, {"stat", "p99"}}).at(0).value, 99, 1);

@@ -327,6 +327,27 @@ TEST_F(Scheduler, NoPassIsNeededWhereNothingHappened) {
   });
 }
 
+// ---- when ----
+
+TEST_F(Scheduler, JobThatWaitsCouldStartWhenEnoughRunningOnesHaveEnded) {
+  Add("a", 2);
+  Add("b", 2);
+  Runs("long", 2);
+  Runs("short", 1);
+  Runs("shorter", 1);
+  const auto when = [&](int world, const std::map<std::string, double>& ends_in) {
+    return c.Decide([&](Transaction& tx) { return EarliestStart(tx, CoreCluster::Wanted(world), ends_in); });
+  };
+  const std::map<std::string, double> ends = {{"long", 900}, {"short", 60}, {"shorter", 20}};
+  EXPECT_EQ(when(1, ends), 20);
+  EXPECT_EQ(when(2, ends), 60);
+  EXPECT_EQ(when(4, ends), 900);
+  EXPECT_EQ(when(5, ends), std::nullopt) << "there are no more slots than four";
+  EXPECT_EQ(when(2, {{"long", 900}}), 900) << "of the others nobody knows";
+  EXPECT_EQ(when(1, {}), std::nullopt);
+  EXPECT_EQ(state("long"), JobState::kRunning) << "nothing was changed";
+}
+
 // ---- preemption ----
 
 TEST_F(Scheduler, StopsTheCheapestGangsThatAreEnoughAfterTheirMinimum) {
@@ -350,6 +371,7 @@ TEST_F(Scheduler, StopsTheCheapestGangsThatAreEnoughAfterTheirMinimum) {
   EXPECT_EQ(state("dear"), JobState::kQueued);
   EXPECT_EQ(c.job("dear").charges, 0);
   EXPECT_EQ(c.job("dear").restarts.at("preempt"), 1);
+  EXPECT_NEAR(c.state.preemption_lost_slot_seconds, 2 * 600, 5) << "two slots, ten minutes, nothing saved";
   c.Plan();
   EXPECT_EQ(state("urgent"), JobState::kReserved);
   EXPECT_EQ(state("dear"), JobState::kQueued);

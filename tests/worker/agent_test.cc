@@ -17,6 +17,7 @@
 #include <future>
 #include <numeric>
 
+#include "common/exit_record.h"
 #include "common/files.h"
 #include "common/ids.h"
 #include "tests/worker/fake_rank.h"
@@ -166,16 +167,15 @@ class AgentTest : public testing::Test {
     folder_ = mkdtemp(name.data());
     EXPECT_TRUE(MakeFolders(folder_ + "/ranks").ok() && MakeFolders(folder_ + "/logs").ok());
     EXPECT_TRUE(WriteFileAtomically(folder_ + "/rank", kRankProgram, 0700).ok());
-    AgentOptions options;
-    options.folder = folder_;
-    options.socket_path = folder_ + "/rank.sock";
-    options.node = "here";
-    options.rank_program = folder_ + "/rank";
-    options.artifact_root = "/artifacts";
-    options.cpu_slots = 8;
-    options.threads_per_rank = 3;
-    options.data_roots = {{"images", "/data/images"}};
-    agent_ = std::make_unique<Agent>(options);
+    options_.folder = folder_;
+    options_.socket_path = folder_ + "/rank.sock";
+    options_.node = "here";
+    options_.rank_program = folder_ + "/rank";
+    options_.artifact_root = "/artifacts";
+    options_.cpu_slots = 8;
+    options_.threads_per_rank = 3;
+    options_.data_roots = {{"images", "/data/images"}};
+    agent_ = std::make_unique<Agent>(options_);
     Connect({});
   }
   ~AgentTest() override {
@@ -353,6 +353,7 @@ class AgentTest : public testing::Test {
   }
 
   std::string folder_;
+  AgentOptions options_;
   FakeCoordinator coordinator_;
   std::unique_ptr<Agent> agent_;
   const rpc::Gate gate_{rpc::AllowLocalUser()};
@@ -587,6 +588,31 @@ TEST_F(AgentTest, FullBufferStillReadsTheLastWordsOfARankThatEnded) {
   says.mutable_leaving()->set_message("loss is nan in step 7");
   EXPECT_TRUE(agent_->OnSays(hello, says));
   EXPECT_EQ(WaitForExit(id).exited().message(), "loss is nan in step 7");
+}
+
+// ---- the worker before ----
+
+TEST_F(AgentTest, RankOfTheWorkerBeforeIsAdoptedAndItsEndReportedByWhatItLeft) {
+  Launch(job_, 1, {0, 1, 2});
+  const v1::Hello hello = HelloOf({job_, 1, 0});
+  const int pids[] = {hello.pid(), HelloOf({job_, 1, 1}).pid(), HelloOf({job_, 1, 2}).pid()};
+  agent_.reset();  // as if it were killed: its ranks live on
+  agent_ = std::make_unique<Agent>(options_);
+  ASSERT_TRUE(agent_->AdoptRanks().ok());
+  EXPECT_EQ(agent_->MakeRegister().held_size(), 3);
+  Connect({{job_, 1, 0}, {job_, 1, 1}, {job_, 1, 2}});
+  EXPECT_TRUE(agent_->OnHello(hello, std::make_shared<FakeLink>())) << "the same secret";
+  coordinator_.Clear();
+  ASSERT_TRUE(SaveExitRecord(ExitRecordPath(folder_ + "/ranks", job_, 1, 0), {0, 0, "finished"}));
+  kill(pids[0], SIGKILL);
+  v1::Exited exited = WaitForExit({job_, 1, 0}).exited();
+  EXPECT_EQ(exited.reason(), v1::EXIT_REASON_COMPLETED);
+  EXPECT_EQ(exited.message(), "finished");
+  kill(pids[1], SIGKILL);  // without a word
+  exited = WaitForExit({job_, 1, 1}).exited();
+  EXPECT_EQ(exited.reason(), v1::EXIT_REASON_SIGNALLED);
+  EXPECT_EQ(WaitForExit({job_, 1, 2}).exited().reason(), v1::EXIT_REASON_ABORTED) << "its peer";
+  EXPECT_TRUE(std::filesystem::is_empty(folder_ + "/ranks"));
 }
 
 // ---- endings ----

@@ -155,20 +155,20 @@ TEST_F(GpuSlots, WhereNobodyOffersAGpuTheJobIsRefusedAndBeforeTheFirstWorkerItWa
 }
 
 // A worker offers the GPUs that NVML finds only where its rank program says that it can compute on them.
-TEST(WhyNoGpuRanks, AsksTheRankProgram) {
+TEST(WhyNoRanksOn, AsksTheRankProgram) {
   std::string folder = "/tmp/vicreg-inventory-XXXXXX";
   ASSERT_NE(mkdtemp(folder.data()), nullptr);
   const std::string program = folder + "/rank", log = folder + "/log";
   const auto ask = [&](const std::string& script, milliseconds patience) {
     EXPECT_TRUE(WriteFileAtomically(program, "#!/bin/sh\n" + script + "\n", 0700).ok());
-    return WhyNoGpuRanks(program, log, patience);
+    return WhyNoRanksOn("gpu", program, log, patience);
   };
   EXPECT_EQ(ask("[ \"$1 $2\" = \"--check-device gpu\" ]", seconds(20)), "");
   EXPECT_EQ(ask("echo one; echo 'this build trains on CPUs only' >&2; exit 20", seconds(20)),
             "this build trains on CPUs only");
   EXPECT_THAT(ask("exit 127", seconds(20)), HasSubstr("does not say why"));
   EXPECT_THAT(ask("exec sleep 1000", milliseconds(20)), HasSubstr("did not answer within 20 ms"));
-  EXPECT_THAT(WhyNoGpuRanks(folder + "/nothing", log), HasSubstr("nothing"));
+  EXPECT_THAT(WhyNoRanksOn("gpu", folder + "/nothing", log), HasSubstr("nothing"));
   std::filesystem::remove_all(folder);
 }
 

@@ -1,5 +1,5 @@
-// Goal: a restarted worker ends the ranks of the one before it and never a stranger, whatever its files hold.
-// Method: real children; a file that differs from the process in one fact must spare it.
+// Goal: a restarted worker finds, or ends, the ranks of the one before it and never a stranger, whatever its files
+// hold. Method: real children; a file that differs from the process in one fact must spare it.
 
 #include "worker/agent/rank_files.h"
 
@@ -11,6 +11,7 @@
 
 #include <filesystem>
 
+#include "common/exit_record.h"
 #include "common/files.h"
 #include "common/process.h"
 
@@ -132,6 +133,57 @@ TEST_F(Leftovers, RemovedFileIsNotFoundAgainAndRemovingTwiceIsFine) {
   RemoveRankFile(Files(), "job", 2, 1);
   RemoveRankFile(Files(), "job", 2, 1);
   ASSERT_TRUE(EndLeftovers(Files()).ok());
+  EXPECT_FALSE(Ended());
+}
+
+TEST_F(Leftovers, LivingRankIsFoundWithAllThatAdoptingItTakes) {
+  RankFile file = OfChild();
+  file.slot = 3;
+  file.secret = std::string("\x00\xff\x7fsecret", 9);
+  file.launch = std::string("\x0a\x00\xfe", 3);
+  ASSERT_TRUE(SaveRankFile(Files(), file).ok());
+  EXPECT_EQ(std::filesystem::status(Files() + "/job-a2-r1.json").permissions(),
+            std::filesystem::perms::owner_read | std::filesystem::perms::owner_write)
+      << "it holds a secret";
+  const auto found = FindRanks(Files());
+  ASSERT_TRUE(found.ok()) << found.status();
+  ASSERT_EQ(found->size(), 1u);
+  const RankFile& same = found->front().file;
+  EXPECT_TRUE(found->front().lives);
+  EXPECT_EQ(std::tie(same.job_id, same.attempt, same.rank, same.pid, same.slot, same.secret, same.launch),
+            std::tie(file.job_id, file.attempt, file.rank, file.pid, file.slot, file.secret, file.launch));
+  EXPECT_FALSE(Ended());
+}
+
+TEST_F(Leftovers, EndedRankIsFoundOnlyByTheRecordItLeft) {
+  const RankFile file = OfChild();
+  kill(child_.pid, SIGKILL);
+  ASSERT_EQ(waitpid(child_.pid, nullptr, 0), child_.pid);
+  ASSERT_TRUE(SaveRankFile(Files(), file).ok());
+  const std::string record = ExitRecordPath(Files(), "job", 2, 1);
+  ASSERT_TRUE(SaveExitRecord(record, {24, 7, "loss is \xff"}));
+  const auto found = FindRanks(Files());
+  ASSERT_TRUE(found.ok() && found->size() == 1);
+  EXPECT_FALSE(found->front().lives);
+  EXPECT_EQ(LoadExitRecord(record)->code, 24);
+  EXPECT_EQ(LoadExitRecord(record)->nonfinite_step, 7);
+  EXPECT_THAT(LoadExitRecord(record)->message, HasSubstr("loss is"));
+  for (const std::string damaged : {"", "{", "{\"code\": 300, \"nonfinite_step\": 0, \"message\": \"\"}", "[]"}) {
+    ASSERT_TRUE(WriteFileAtomically(record, damaged).ok());
+    EXPECT_FALSE(LoadExitRecord(record)) << damaged;
+  }
+  EXPECT_TRUE(FindRanks(Files())->empty());
+  EXPECT_FALSE(std::filesystem::exists(Files() + "/job-a2-r1.json")) << "it names no process any more";
+  ASSERT_TRUE(EndLeftovers(Files()).ok());
+  EXPECT_TRUE(NoFiles()) << "records too";
+}
+
+TEST_F(Leftovers, RankOfAnotherBootIsNotFoundWhateverItsNumberIsNow) {
+  RankFile file = OfChild();
+  file.boot_id = "00000000-0000-4000-8000-000000000000";
+  ASSERT_TRUE(SaveRankFile(Files(), file).ok());
+  ASSERT_TRUE(SaveExitRecord(ExitRecordPath(Files(), "job", 2, 1), {0, 0, ""}));
+  EXPECT_TRUE(FindRanks(Files())->empty());
   EXPECT_FALSE(Ended());
 }
 

@@ -30,6 +30,17 @@ std::vector<std::int64_t> Sequences(const ReportBuffer& buffer) {
   return sequences;
 }
 
+TEST(ReportBuffer, OfAnAdoptedRankGoesOnWhereTheWorkerBeforeStopped) {
+  ReportBuffer buffer;
+  buffer.Add(Row(8), 8);
+  buffer.Add(Row(9), 9);
+  buffer.StartAfter(20);
+  EXPECT_EQ(buffer.Add(Exit(), 0).sequence(), 23);
+  EXPECT_THAT(Sequences(buffer), ElementsAre(21, 22, 23));
+  EXPECT_EQ(buffer.Ack(22), 9) << "of the rank's own numbers";
+  EXPECT_THAT(Sequences(buffer), ElementsAre(23));
+}
+
 TEST(ReportBuffer, NumbersReportsOfRankAndSupervisorInOneRow) {
   ReportBuffer buffer;
   EXPECT_TRUE(buffer.empty());

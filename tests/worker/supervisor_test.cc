@@ -214,6 +214,40 @@ TEST_F(SupervisorTest, RankThatIsBeingStoppedIsNotCalledHung) {
   for (int ms = 31'000; ms < 100'000; ms += 1000) EXPECT_THAT(At(milliseconds(ms)), IsEmpty()) << ms;
 }
 
+// Ranks 0 and 1 of a worker before this one; the coordinator has 7 reports of rank 0 and has given up rank 1.
+TEST_F(SupervisorTest, AdoptedRanksReportOnFromTheCursorOrAreEnded) {
+  supervisor_ = Supervisor({"here", "boot", "build", "/artifacts", 4, 1, {}, {{"images", "/data"}}, {}});
+  v1::Launch launch;
+  launch.set_job_id(kJob);
+  launch.mutable_spec()->mutable_data()->set_root("images");
+  EXPECT_TRUE(supervisor_.CanHold(launch));
+  for (const int rank : {0, 1}) supervisor_.Adopt({kJob, 1, rank}, launch, rank, 100 + rank, "secret");
+  EXPECT_EQ(supervisor_.MakeRegister().held_size(), 2);
+  EXPECT_EQ(supervisor_.MakeRegister().incarnation(), 0) << "a new process";
+  // It ended before anybody was told.
+  supervisor_.OnExited(now_, {kJob, 1, 0}, kExit10);
+  EXPECT_THAT(Words(supervisor_.OnTime(now_)), ElementsAre("clear 0"));
+  supervisor_.OnStream(true);
+  v1::ConnectResponse message;
+  v1::HeldRank& kept = *message.mutable_welcome()->add_keep();
+  kept.set_job_id(kJob);
+  kept.set_attempt(1);
+  v1::ReportAck& cursor = *message.mutable_welcome()->add_cursors();
+  cursor.set_job_id(kJob);
+  cursor.set_attempt(1);
+  cursor.set_sequence(7);
+  std::vector<std::int64_t> sequences;
+  for (int i = 0; i < 2; ++i) {  // also when it is welcomed again
+    for (const Effect& effect : supervisor_.OnMessage(now_, message)) {
+      if (const auto* tell = std::get_if<Tell>(&effect)) sequences.push_back(tell->message.report().sequence());
+    }
+  }
+  EXPECT_THAT(sequences, ElementsAre(8, 8));
+  EXPECT_THAT(Words(supervisor_.OnTime(now_)), ElementsAre("SIGKILL 101"));
+  launch.mutable_spec()->mutable_data()->set_root("gone");
+  EXPECT_FALSE(supervisor_.CanHold(launch));
+}
+
 TEST_F(SupervisorTest, EndIsReportedOnceItsLastWordsCannotComeAnyMore) {
   LaunchTwo(true);
   supervisor_.OnExited(now_, {kJob, 1, 0}, kExit10);

@@ -9,10 +9,11 @@
 
 #include <algorithm>
 
+#include "common/exit_record.h"
 #include "common/files.h"
 #include "common/ids.h"
 #include "common/version.h"
-#include "worker/agent/rank_files.h"
+#include "worker/agent/probe.h"
 #include "worker/agent/rank_log.h"
 #include "worker/agent/thread_dump.h"
 
@@ -42,6 +43,12 @@ v1::StoreReply Refused(const std::string& why) {
   return reply;
 }
 
+// Without a descriptor it had ended before it was found.
+bool HasEnded(const Process& process) {
+  pollfd watch{process.pidfd, POLLIN, 0};
+  return process.pidfd < 0 || poll(&watch, 1, 0) == 1;
+}
+
 template <typename... F>
 struct Overloaded : F... {
   using F::operator()...;
@@ -64,10 +71,48 @@ Agent::~Agent() {
   }
   Wake();
   watcher_.join();
+  if (prober_.joinable()) prober_.join();
   close(wake_);
 }
 
 void Agent::Wake() { eventfd_write(wake_, 1); }
+
+absl::Status Agent::AdoptRanks() {
+  ASSIGN_OR_RETURN(const std::vector<Found> found, FindRanks(options_.folder + "/ranks"));
+  {
+    const std::lock_guard lock(mutex_);
+    for (const Found& rank : found) RETURN_IF_ERROR(Adopt(rank));
+  }
+  Wake();
+  return absl::OkStatus();
+}
+
+absl::Status Agent::Adopt(const Found& found) {
+  const RankFile& file = found.file;
+  const Key key{file.job_id, file.attempt, file.rank};
+  v1::Launch launch;
+  const bool readable = launch.ParseFromString(file.launch) && supervisor_.CanHold(launch);
+  // Its number is ours to wait for only while the process is still the one that the file names.
+  const int pidfd = found.lives ? PidfdOpen(file.pid) : -1;
+  const bool lives = pidfd >= 0 && StartTime(file.pid) == file.start_time;
+  if (!readable) {
+    if (pidfd >= 0) close(pidfd);
+    if (lives && !KillGroupAndWait(file.pid)) {
+      return absl::DeadlineExceededError("process " + std::to_string(file.pid) +
+                                         " of an earlier worker does not end after SIGKILL: its slot cannot be used; "
+                                         "reboot this node");
+    }
+    spdlog::warn("{}: ended, as this worker does not offer what it needs", worker::Text(key));
+    RemoveRankFile(options_.folder + "/ranks", file.job_id, file.attempt, file.rank);
+    return absl::OkStatus();
+  }
+  supervisor_.Adopt(key, launch, file.slot, file.pid, file.secret);
+  processes_[key] = {file.pid, pidfd};
+  adopted_.insert(key);
+  spdlog::info("{}: process {} of an earlier worker {}", worker::Text(key), file.pid,
+               lives ? "adopted" : "has ended meanwhile");
+  return absl::OkStatus();
+}
 
 // ---- the coordinator's stream ----
 
@@ -100,6 +145,7 @@ void Agent::ForgetIncarnation() {
 
 void Agent::OnMessage(const v1::ConnectResponse& message) {
   if (message.has_read_log()) return OnReadLog(message.read_log());
+  if (message.has_probe()) return OnProbe(message.probe());
   if (message.has_store_reply()) return OnStoreReply(message.store_reply());
   {
     const std::lock_guard lock(mutex_);
@@ -148,6 +194,18 @@ void Agent::OnReadLog(const v1::ReadLog& read) {
   }
   const std::lock_guard lock(mutex_);
   if (outlet_) outlet_(std::move(message));
+}
+
+// Not on the stream's thread: a Stop or Abort may not wait for it.
+void Agent::OnProbe(const v1::Probe& probe) {
+  if (prober_.joinable()) prober_.join();
+  prober_ = std::thread([this, id = probe.call_id()] {
+    v1::ConnectRequest message;
+    *message.mutable_probed() = Probe(options_);
+    message.mutable_probed()->set_call_id(id);
+    const std::lock_guard lock(mutex_);
+    if (outlet_) outlet_(std::move(message));
+  });
 }
 
 // ---- ranks ----
@@ -216,7 +274,11 @@ void Agent::Perform(worker::Effects effects) {
                    [&](worker::Say& say) { send(say.key, [&](RankLink& link) { link.Send(std::move(say.message)); }); },
                    [&](worker::ReadOn& on) { send(on.key, [](RankLink& link) { link.Resume(); }); },
                    [&](worker::Start& start) { Start(start); },
-                   [&](worker::Signal& s) { kill(s.group ? -s.pid : s.pid, s.number); },
+                   [&](worker::Signal& s) {
+                     // The number of a process that is not our child may be a stranger's once it has ended.
+                     if (adopted_.count(s.key) == 0 || !HasEnded(processes_.at(s.key)))
+                       kill(s.group ? -s.pid : s.pid, s.number);
+                   },
                    [&](worker::Dump& dump) { DumpThreads(dump.pid, LogPath(dump.key)); },
                    [&](worker::Clear& clear) { Clear(clear.key); },
                    [&](worker::Log& log) {
@@ -259,16 +321,18 @@ absl::Status Agent::StartProcess(const worker::Start& start, const std::string& 
   ASSIGN_OR_RETURN(const Process process, Spawn(spec));
   processes_[start.key] = process;
   // Without this file a restarted worker could not find the process.
-  absl::Status saved =
-      SaveRankFile(options_.folder + "/ranks", {job_id, attempt, rank, process.pid, StartTime(process.pid), BootId()});
+  absl::Status saved = SaveRankFile(
+      options_.folder + "/ranks",
+      {job_id, attempt, rank, process.pid, StartTime(process.pid), BootId(), start.slot, secret, start.launch});
   if (!saved.ok()) kill(-process.pid, SIGKILL);
   return saved;
 }
 
 void Agent::Clear(const Key& key) {
   const auto found = processes_.find(key);
-  close(found->second.pidfd);
+  if (found->second.pidfd >= 0) close(found->second.pidfd);
   processes_.erase(found);
+  adopted_.erase(key);
   cleared_logs_.push_back(LogPath(key));  // what it wrote since the last look
   RemoveRankFile(options_.folder + "/ranks", std::get<0>(key), std::get<1>(key), std::get<2>(key));
 }
@@ -278,6 +342,10 @@ void Agent::Clear(const Key& key) {
 void Agent::Reap() {
   for (const auto& [key, process] : processes_) {
     if (supervisor_.HasEnded(key)) continue;
+    if (adopted_.count(key) != 0) {
+      if (HasEnded(process)) ReapAdopted(key, process);
+      continue;
+    }
     siginfo_t ended{};
     if (waitid(P_PID, static_cast<id_t>(process.pid), &ended, WEXITED | WNOHANG | WNOWAIT) != 0 ||
         ended.si_pid != process.pid)
@@ -287,6 +355,21 @@ void Agent::Reap() {
     if (waitpid(process.pid, &status, WNOHANG) != process.pid) continue;
     Perform(supervisor_.OnExited(Now(), key, status));
   }
+}
+
+// The rank's own record says how it ended; without one something killed it.
+void Agent::ReapAdopted(const Key& key, const Process& process) {
+  const auto& [job_id, attempt, rank] = key;
+  const auto record = LoadExitRecord(ExitRecordPath(options_.folder + "/ranks", job_id, attempt, rank));
+  if (record) {
+    v1::Exited words;
+    words.set_message(record->message);
+    words.set_nonfinite_step(record->nonfinite_step);
+    supervisor_.OnLastWords(key, words);
+  }
+  spdlog::info("{}: adopted process {} ended {}", worker::Text(key), process.pid,
+               record ? "with code " + std::to_string(record->code) : "without an exit record");
+  Perform(supervisor_.OnExited(Now(), key, record ? W_EXITCODE(record->code, 0) : SIGKILL));
 }
 
 // Only this thread clears processes away, so that no descriptor it polls is closed meanwhile.
@@ -307,7 +390,7 @@ void Agent::Watch() {
       if (check_logs) next_log_check = now + kLogCheck;
       for (const auto& [key, process] : processes_) {
         if (supervisor_.HasEnded(key)) continue;
-        polled.push_back({process.pidfd, POLLIN, 0});
+        if (process.pidfd >= 0) polled.push_back({process.pidfd, POLLIN, 0});
         if (check_logs) logs.push_back(LogPath(key));
       }
       if (const TimePoint next = supervisor_.NextTimer(); next != TimePoint::max())

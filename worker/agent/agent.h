@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "common/process.h"
 #include "vicreg/v1/rank_service.pb.h"
 #include "vicreg/v1/worker_service.pb.h"
+#include "worker/agent/rank_files.h"
 #include "worker/core/supervisor.h"
 
 namespace vicreg::agent {
@@ -52,6 +54,10 @@ class Agent {
   explicit Agent(AgentOptions options);
   ~Agent();
 
+  // Takes over the ranks that the worker before this one left in FOLDER/ranks, and ends those this one cannot hold.
+  // Before anything else. DeadlineExceeded: one does not end; Internal: the folder cannot be read.
+  absl::Status AdoptRanks();
+
   // ---- the coordinator's stream ----
   // Nothing is sent before Welcome was handled: what is kept goes first, in order.
   void SetOutlet(ToCoordinator outlet);
@@ -83,7 +89,10 @@ class Agent {
   // Of a process that runs afterwards; an error after it was started leaves it in processes_.
   absl::Status StartProcess(const worker::Start& start, const std::string& secret);
   void Clear(const Key& key);
+  absl::Status Adopt(const Found& found);
+  void ReapAdopted(const Key& key, const Process& process);
   void OnReadLog(const v1::ReadLog& read);
+  void OnProbe(const v1::Probe& probe);
   void OnStoreReply(const v1::StoreReply& reply);
   void Reap();
   void Watch();
@@ -98,6 +107,7 @@ class Agent {
   worker::Supervisor supervisor_;
   ToCoordinator outlet_;
   std::map<Key, Process> processes_;  // until they are cleared away
+  std::set<Key> adopted_;             // of them: not our children, so the system does not tell us how they ended
   std::map<Key, std::shared_ptr<RankLink>> links_;
   std::vector<std::string> cleared_logs_;  // of processes that ended since the watcher looked
   std::map<std::int64_t, std::function<void(v1::StoreReply)>> store_calls_;
@@ -106,6 +116,7 @@ class Agent {
   bool cap_warned_ = false;  // watcher only
   int wake_ = -1;            // eventfd of the watcher
   std::thread watcher_;
+  std::thread prober_;  // coordinator's stream only; the coordinator asks for one probe at a time
 };
 
 }  // namespace vicreg::agent

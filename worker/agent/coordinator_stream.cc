@@ -90,6 +90,10 @@ grpc::Status CoordinatorStream::Serve() {
     agent_.SetOutlet([this](v1::ConnectRequest m) { Queue(std::move(m)); });
     writer = std::thread([&] { Write(*stream); });
     do {
+      if (const int every = message.heartbeat().heartbeat_ms(); every > 0) {
+        const std::lock_guard lock(mutex_);
+        heartbeat_ms_ = std::max(every, 100);
+      }
       agent_.OnMessage(message);
     } while (stream->Read(&message));
     agent_.SetOutlet(nullptr);

@@ -47,11 +47,11 @@ std::vector<std::string> FindGpus(std::string& note) {
   return gpus;
 }
 
-std::string WhyNoGpuRanks(const std::string& rank_program, const std::string& log_path,
-                          std::chrono::milliseconds patience) {
+std::string WhyNoRanksOn(const std::string& device, const std::string& rank_program, const std::string& log_path,
+                         std::chrono::milliseconds patience) {
   unlink(log_path.c_str());
   const auto process = Spawn({.program = rank_program,
-                              .arguments = {"--check-device", "gpu"},
+                              .arguments = {"--check-device", device},
                               .environment = {{"PATH", "/usr/bin:/bin"}, {"LANG", "C.UTF-8"}},
                               .log_path = log_path,
                               .secret = ""});
@@ -68,7 +68,7 @@ std::string WhyNoGpuRanks(const std::string& rank_program, const std::string& lo
   std::string said = ReadFile(log_path).value_or("");
   while (!said.empty() && said.back() == '\n') said.pop_back();
   said.erase(0, said.rfind('\n') + 1);
-  return said.empty() ? rank_program + " cannot compute on a GPU and does not say why" : said;
+  return said.empty() ? rank_program + " cannot compute on a " + device + " and does not say why" : said;
 }
 
 }  // namespace vicreg::agent

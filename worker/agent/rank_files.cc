@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "common/exit_record.h"
 #include "common/files.h"
 #include "common/process.h"
 
@@ -17,14 +18,32 @@ std::string NameOf(const std::string& job_id, int attempt, int rank) {
   return job_id + "-a" + std::to_string(attempt) + "-r" + std::to_string(rank) + ".json";
 }
 
-struct Leftover {
-  int pid = 0;
-  std::uint64_t start_time = 0;
-  std::string boot_id;
-};
+std::string Hex(const std::string& bytes) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string text;
+  for (const char c : bytes) {
+    const auto byte = static_cast<unsigned char>(c);
+    text += {kDigits[byte >> 4], kDigits[byte & 15]};
+  }
+  return text;
+}
+
+std::string Bytes(const std::string& hex) {
+  const auto digit = [](char c) { return c <= '9' ? c - '0' : c - 'a' + 10; };
+  std::string bytes;
+  for (std::size_t i = 0; i + 1 < hex.size(); i += 2)
+    bytes += static_cast<char>((digit(hex[i]) << 4 | digit(hex[i + 1])) & 0xff);
+  return bytes;
+}
+
+template <typename T>
+T Field(const nlohmann::json& json, const char* name, T absent) {
+  const auto found = json.find(name);
+  return found == json.end() ? absent : found->get<T>();
+}
 
 // nullopt: damaged, so it names no process that could be told from a stranger's.
-std::optional<Leftover> Parse(const std::string& text) {
+std::optional<RankFile> Parse(const std::string& text) {
   const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return std::nullopt;
   const auto pid = json.find("pid"), start = json.find("start_time"), boot = json.find("boot_id");
@@ -32,20 +51,62 @@ std::optional<Leftover> Parse(const std::string& text) {
   if (!pid->is_number_unsigned() || !start->is_number_unsigned() || !boot->is_string()) return std::nullopt;
   const auto number = pid->get<std::uint64_t>();
   if (number < 2 || number > std::numeric_limits<int>::max() || start->get<std::uint64_t>() == 0) return std::nullopt;
-  return Leftover{static_cast<int>(number), start->get<std::uint64_t>(), boot->get<std::string>()};
+  RankFile file;
+  file.pid = static_cast<int>(number);
+  file.start_time = start->get<std::uint64_t>();
+  file.boot_id = boot->get<std::string>();
+  try {
+    file.job_id = Field<std::string>(json, "job", "");
+    file.attempt = Field(json, "attempt", 0);
+    file.rank = Field(json, "rank", 0);
+    file.slot = Field(json, "slot", 0);
+    file.secret = Bytes(Field<std::string>(json, "secret", ""));
+    file.launch = Bytes(Field<std::string>(json, "launch", ""));
+  } catch (const nlohmann::json::exception&) {
+    return std::nullopt;
+  }
+  return file;
 }
+
+bool Lives(const RankFile& file) { return file.boot_id == BootId() && file.start_time == StartTime(file.pid); }
+
+bool IsRankFile(const fs::path& path) { return path.extension() == ".json"; }
 
 }  // namespace
 
 absl::Status SaveRankFile(const std::string& folder, const RankFile& file) {
   const nlohmann::json json = {{"job", file.job_id}, {"attempt", file.attempt},       {"rank", file.rank},
-                               {"pid", file.pid},    {"start_time", file.start_time}, {"boot_id", file.boot_id}};
+                               {"pid", file.pid},    {"start_time", file.start_time}, {"boot_id", file.boot_id},
+                               {"slot", file.slot},  {"secret", Hex(file.secret)},    {"launch", Hex(file.launch)}};
   return WriteFileAtomically(folder + "/" + NameOf(file.job_id, file.attempt, file.rank), json.dump());
 }
 
 void RemoveRankFile(const std::string& folder, const std::string& job_id, int attempt, int rank) {
   std::error_code ignored;  // gone already is what we want
   fs::remove(folder + "/" + NameOf(job_id, attempt, rank), ignored);
+  fs::remove(ExitRecordPath(folder, job_id, attempt, rank), ignored);
+}
+
+absl::StatusOr<std::vector<Found>> FindRanks(const std::string& folder) {
+  std::vector<Found> found;
+  std::vector<fs::path> useless;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    if (!IsRankFile(entry.path())) continue;
+    ASSIGN_OR_RETURN(const std::string text, ReadFile(entry.path().string()));
+    const std::optional<RankFile> file = Parse(text);
+    const bool lives = file && Lives(*file);
+    const bool left_word = file && file->boot_id == BootId() &&
+                           LoadExitRecord(ExitRecordPath(folder, file->job_id, file->attempt, file->rank)).has_value();
+    if (lives || left_word) {
+      found.push_back({*file, lives});
+    } else {
+      useless.push_back(entry.path());
+    }
+  }
+  if (error) return absl::InternalError("cannot read " + folder + ": " + error.message());
+  for (const fs::path& path : useless) fs::remove(path, error);
+  return found;
 }
 
 absl::StatusOr<std::vector<std::string>> EndLeftovers(const std::string& folder) {
@@ -53,12 +114,16 @@ absl::StatusOr<std::vector<std::string>> EndLeftovers(const std::string& folder)
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(folder, error)) {
     const std::string name = entry.path().filename().string();
+    if (!IsRankFile(entry.path())) {  // an exit record
+      fs::remove(entry.path(), error);
+      continue;
+    }
     ASSIGN_OR_RETURN(const std::string text, ReadFile(entry.path().string()));
-    const std::optional<Leftover> left = Parse(text);
+    const std::optional<RankFile> left = Parse(text);
     if (!left) {
       // Its rank, if there is one, finds no worker that knows it and leaves by itself.
       done.push_back("removed " + name + ": it is damaged and names no process");
-    } else if (left->boot_id == BootId() && left->start_time == StartTime(left->pid)) {
+    } else if (Lives(*left)) {
       const std::string pid = std::to_string(left->pid);
       if (!KillGroupAndWait(left->pid)) {
         return absl::DeadlineExceededError(

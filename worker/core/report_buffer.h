@@ -30,6 +30,13 @@ class ReportBuffer {
     return reports_.back().report;
   }
 
+  // Of a rank that an earlier worker started, which had numbered reports up to `sequence`: what is kept, and all that
+  // comes, is numbered after those. Once, before anything was sent.
+  void StartAfter(std::int64_t sequence) {
+    newest_ += sequence;
+    for (Kept& kept : reports_) kept.report.set_sequence(kept.report.sequence() + sequence);
+  }
+
   // Drops what is committed; returns the newest of the rank's own numbers among it, 0 for none.
   std::int64_t Ack(std::int64_t sequence) {
     std::int64_t rank_sequence = 0;

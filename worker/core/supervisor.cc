@@ -16,6 +16,16 @@ bool Is(const v1::HeldRank& held, const Key& key) {
   return held.job_id() == std::get<0>(key) && held.attempt() == std::get<1>(key) && held.rank() == std::get<2>(key);
 }
 
+// The newest report that the coordinator has of a rank.
+std::int64_t CursorOf(const v1::Welcome& welcome, const Key& key) {
+  for (const v1::ReportAck& cursor : welcome.cursors()) {
+    if (cursor.job_id() == std::get<0>(key) && cursor.attempt() == std::get<1>(key) &&
+        cursor.rank() == std::get<2>(key))
+      return cursor.sequence();
+  }
+  return 0;
+}
+
 }  // namespace
 
 std::string Text(const Key& key) {
@@ -91,6 +101,7 @@ void Supervisor::OnWelcome(TimePoint now, const v1::Welcome& welcome) {
   for (auto& [key, rank] : ranks_) {
     if (std::any_of(welcome.keep().begin(), welcome.keep().end(),
                     [&key = key](const auto& held) { return Is(held, key); })) {
+      if (rank.adopted && !std::exchange(rank.renumbered, true)) rank.reports.StartAfter(CursorOf(welcome, key));
       rank.reports.ForEach([&](const v1::RankReport& report) {
         v1::ConnectRequest message;
         *message.mutable_report() = report;
@@ -134,6 +145,7 @@ void Supervisor::OnLaunch(const v1::Launch& launch) {
     if (!added) continue;
     Rank& rank = entry->second;
     rank.launch = launch;
+    rank.launch.clear_ranks();
     rank.watch = ProgressWatch(hang_);
     rank.slot = assignment.slot();
     if (const std::string why = WhyNot(rank); !why.empty()) {
@@ -141,7 +153,7 @@ void Supervisor::OnLaunch(const v1::Launch& launch) {
       rank.cleared = true;
       ReportNotStarted(key, rank, why);
     } else {
-      effects_.push_back(Start{key, rank.slot, rank.on_gpu() ? GpuOf(rank.slot) : ""});
+      effects_.push_back(Start{key, rank.slot, rank.on_gpu() ? GpuOf(rank.slot) : "", rank.launch.SerializeAsString()});
     }
   }
 }
@@ -187,6 +199,21 @@ std::string Supervisor::WhyNot(const Rank& rank) const {
   if (rank.on_gpu() && GpuOf(rank.slot).empty())
     return "node " + offer_.node + " has no GPU for slot " + std::to_string(rank.slot);
   return "";
+}
+
+void Supervisor::Adopt(const Key& key, const v1::Launch& launch, int slot, int pid, const std::string& secret) {
+  Rank& rank = ranks_[key];
+  rank.launch = launch;
+  rank.watch = ProgressWatch(hang_);
+  rank.slot = slot;
+  rank.pid = pid;
+  rank.secret = secret;
+  rank.adopted = true;
+}
+
+void Supervisor::OnLastWords(const Key& key, const v1::Exited& words) {
+  Rank& rank = ranks_.at(key);
+  if (!rank.leaving) rank.leaving = words;
 }
 
 Effects Supervisor::OnStarted(const Key& key, int pid, const std::string& secret) {
@@ -295,6 +322,7 @@ bool Supervisor::OnHello(const v1::Hello& hello, Effects& effects) {
   Rank& rank = found->second;
   rank.connected = true;
   rank.paused = false;
+  if (rank.adopted) Logs(Log::Level::kInfo, Text(key) + ": is connected to this worker");
   v1::AttachResponse answer;
   v1::Assignment& assignment = *answer.mutable_assignment();
   *assignment.mutable_spec() = rank.launch.spec();

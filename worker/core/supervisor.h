@@ -64,7 +64,8 @@ struct ReadOn {
 struct Start {
   Key key;
   int slot = 0;
-  std::string gpu;  // the UUID it sees; empty: none
+  std::string gpu;     // the UUID it sees; empty: none
+  std::string launch;  // serialized, its other ranks left out: what another worker needs to adopt it
 };
 // Of a process that has not been reaped.
 struct Signal {
@@ -107,11 +108,18 @@ class Supervisor {
   void ForgetIncarnation() { incarnation_ = 0; }
 
   // ---- processes ----
+  // A rank that the worker before this one started; `pid` lives, or its end is still to be told by OnExited. Before the
+  // first stream.
+  void Adopt(const Key& key, const v1::Launch& launch, int slot, int pid, const std::string& secret);
+  // Does the node offer what it needs?
+  bool CanHold(const v1::Launch& launch) const { return offer_.data_roots.count(launch.spec().data().root()) != 0; }
   Effects OnStarted(const Key& key, int pid, const std::string& secret);
   // `pid` 0: there is no process; else it was killed and its end is still to come.
   Effects OnNotStarted(const Key& key, int pid, const std::string& why);
   // It was reaped. Its peers hear of it now; the report waits for the rank's last words.
   Effects OnExited(TimePoint now, const Key& key, int wait_status);
+  // Of one that ended unseen: what it left instead of last words. Before OnExited.
+  void OnLastWords(const Key& key, const v1::Exited& words);
 
   // ---- ranks ----
   // False: secret, pid or attempt do not match; there are no effects.
@@ -145,6 +153,8 @@ class Supervisor {
     int pid = 0;  // 0: none was started
     std::string secret;
     ReportBuffer reports;
+    bool adopted = false;     // started by an earlier worker,
+    bool renumbered = false;  // whose reports are known to end where ours begin
     bool connected = false;
     bool paused = false;                // the link waits for ReadOn
     std::optional<v1::Command> asked;   // repeated to a rank that connects later

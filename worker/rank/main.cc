@@ -11,6 +11,7 @@
 #include <iostream>
 
 #include "common/enum_names.h"
+#include "common/exit_record.h"
 #include "common/log.h"
 #include "common/recipe/resolve.h"
 #include "common/rpc/log.h"
@@ -169,6 +170,14 @@ class Reporter : public train::Observer {
   std::int64_t committed_ = 0;
 };
 
+std::string exit_record;  // path
+
+// For a worker that did not start this process.
+void Record(int code, const std::string& message, std::int64_t nonfinite_step = 0) {
+  if (!vicreg::SaveExitRecord(exit_record, {code, nonfinite_step, message.substr(0, 4000)}))
+    spdlog::warn("cannot leave {}", exit_record);
+}
+
 [[noreturn]] void Leave(Link& link, train::Outcome outcome) {
   progress.Enter(train::Progress::Phase::kLeaving);
   Ending ending = EndingOf(outcome.reason);
@@ -188,6 +197,7 @@ class Reporter : public train::Observer {
   exited.set_message(outcome.message.substr(0, 4000));
   exited.set_code(ending.code);
   exited.set_nonfinite_step(outcome.nonfinite_step);
+  Record(ending.code, outcome.message, outcome.nonfinite_step);
   link.Leave(exited);
   // Not exit(): a collective library's destructors may wait for peers that are gone.
   std::cerr.flush();
@@ -201,6 +211,7 @@ Link* to_worker = nullptr;  // for OnLost
 void OnLost(const std::string& what) {
   const Ending ending = EndingOf(train::ReasonOf(what));
   spdlog::error("{}: {}", vicreg::ShortName(ending.reason), what);
+  Record(ending.code, what);
   vicreg::rank::AbortAndExit(ending.code, [&] {
     v1::Exited exited;
     exited.set_reason(ending.reason);
@@ -219,9 +230,11 @@ void OnCommand(const v1::Command& command) {
       break;
     case v1::Command::KIND_ABORT:
       spdlog::warn("ABORTED: {}", command.cause());
+      Record(12, command.cause());
       vicreg::rank::AbortAndExit(12, train::AbortCollectives);
     default:
       spdlog::warn("FENCED: {}", command.cause());
+      Record(13, command.cause());
       vicreg::rank::AbortAndExit(13, train::AbortCollectives);
   }
 }
@@ -289,6 +302,7 @@ int main(int argc, char** argv) {
     return 20;
   }
   close(3);
+  exit_record = vicreg::ExitRecordPath(folder + "/ranks", job, attempt, rank);
   v1::Hello hello;
   hello.set_job_id(job);
   hello.set_attempt(attempt);
