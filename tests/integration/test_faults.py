@@ -66,12 +66,33 @@ class Kill(unittest.TestCase):
             cluster.until_step(job_id, 50)
             old = cluster.pids("vicreg-rank")
             cluster.kill("vicreg-worker")
+            time.sleep(1)  # the ranks are to train on meanwhile
+            self.assertEqual(cluster.pids("vicreg-rank"), old)
             cluster.up()
+            back = time.monotonic()
+            step = cluster.describe(job_id)["step"]
+            cluster.until("its ranks report again", lambda: cluster.describe(job_id)["step"] > step, 5)
+            self.assertLess(time.monotonic() - back, 3)
+            self.assertEqual(cluster.pids("vicreg-rank"), old)
             self.assertEqual(cluster.wait(job_id), 0)
             job = cluster.describe(job_id)
-            self.assertEqual((job["state"], job["step"]), ("SUCCEEDED", 240))
+            self.assertEqual((job["state"], job["step"], job["attempt"], job["charges"]), ("SUCCEEDED", 240, 1, 0))
+            self.assertEqual({r["attempt"] for r in self.check_history(cluster, job_id, 240)}, {1})
+            cluster.until("the ranks' end", lambda: not cluster.pids("vicreg-rank"), 10)
+            self.assertEqual(list((cluster.dir / "worker" / "ranks").iterdir()), [], "what is kept of ended ranks")
+
+    def test_a_rank_that_dies_while_no_worker_looks_is_a_crash_of_that_rank(self):
+        with Cluster() as cluster:
+            job_id = cluster.submit(long_enough())
+            cluster.until_step(job_id, 30)
+            ranks = {cluster.rank_of(pid): pid for pid in cluster.pids("vicreg-rank")}
+            cluster.kill("vicreg-worker")
+            os.kill(ranks[1], signal.SIGKILL)
+            cluster.until("the peer left too", lambda: not cluster.pids("vicreg-rank"), 90)
+            cluster.up()
+            self.assertEqual(cluster.wait(job_id), 0)
+            self.assertEqual(cluster.describe(job_id)["attempt"], 2)
             self.check_history(cluster, job_id, 240)
-            self.assertFalse(set(old) & set(cluster.pids("vicreg-rank")), "old ranks are still there")
 
     def test_worker_that_never_returns_leaves_nothing_that_counts(self):
         with Cluster() as cluster:

@@ -84,6 +84,29 @@ class Scheduling(unittest.TestCase):
         stale = c.vicreg("requeue", low, "--expected-version", 1, check=False)
         self.assertNotEqual(stale.returncode, 0)
 
+    def test_plan_says_when_and_wait_placed_says_why_not(self):
+        c = self.cluster
+        runs = c.submit(steps(100000, name="fills"))
+        c.until_step(runs, 30)
+        plan = self.plan(steps(4, name="asked", world_size=1))
+        self.assertFalse(plan["starts_now"])
+        eta = c.describe(runs)["eta_seconds"]
+        self.assertGreater(plan["starts_in_seconds"], 0.3 * eta)
+        self.assertLess(plan["starts_in_seconds"], 3 * eta)
+        self.assertIn("could start in", c.vicreg("plan", "-", stdin=json.dumps(steps(4, name="asked"))).stdout)
+        late = c.vicreg("submit", "-", "--name", "late", "--priority", -2, "--wait-placed", "--timeout", "1s", check=False,
+                        stdin=json.dumps(steps(4, name="first", world_size=1)))
+        self.assertEqual(late.returncode, 3, late.stderr)
+        self.assertRegex(late.stderr, "not placed: (SLOTS_IN_USE|QUEUED_BEHIND), ")
+        (job,) = [j for j in c.jobs() if j["name"] == "late"]
+        self.assertEqual((job["state"], job["priority"]), ("QUEUED", -2))
+        self.assertIn("late", c.vicreg("list", "--mine", "--project", "default").stdout)
+        self.assertNotIn("late", c.vicreg("list", "--queue", "other").stdout)
+        self.finish(runs)
+        self.assertEqual(c.wait(job["id"]), 0)
+        placed = c.vicreg("submit", "-", "--wait-placed", "--wait", stdin=json.dumps(steps(4, name="at-once")))
+        self.assertEqual(placed.returncode, 0)
+
     def test_restart_goes_back_to_a_checkpoint(self):
         c = self.cluster
         job = c.submit(steps(100000, name="again"))
