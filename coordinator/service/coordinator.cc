@@ -9,13 +9,14 @@
 #include "coordinator/core/attempt.h"
 #include "coordinator/core/node_timers.h"
 #include "coordinator/core/scheduler.h"
+#include "coordinator/service/worker_wire.h"
 
 namespace vicreg::service {
 namespace {
 
 constexpr std::size_t kMaxQueue = 10'000;
-constexpr auto kTimerStep = std::chrono::milliseconds(250);
-constexpr std::chrono::seconds kProbe{1}, kCount{1};
+constexpr auto kIdle = std::chrono::milliseconds(250);
+constexpr std::chrono::seconds kCount{1};
 
 std::string Lower(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(),
@@ -34,7 +35,12 @@ core::Job Explained(core::Job job, const core::State& state) {
 
 Coordinator::Coordinator(std::unique_ptr<store::SqliteStore> store, std::unique_ptr<telemetry::History> history,
                          const Clock& clock, std::string artifact_root)
-    : store_(std::move(store)), history_(std::move(history)), clock_(clock), artifact_root_(std::move(artifact_root)) {}
+    : store_(std::move(store)),
+      history_(std::move(history)),
+      clock_(clock),
+      artifact_root_(std::move(artifact_root)),
+      leader_(*store_, options_),
+      state_(leader_.state()) {}
 
 Coordinator::~Coordinator() {
   {
@@ -46,14 +52,7 @@ Coordinator::~Coordinator() {
 }
 
 absl::Status Coordinator::Start() {
-  ASSIGN_OR_RETURN(state_, store_->Load());
-  state_.began = uninterrupted_since_ = clock_.SteadyNow();
-  core::Transaction recovery(state_, options_, uninterrupted_since_, clock_.WallMicros());
-  core::Recover(recovery);
-  if (recovery.changed()) {
-    RETURN_IF_ERROR(store_->Commit(recovery));
-    recovery.ApplyTo(state_);
-  }
+  RETURN_IF_ERROR(leader_.Start(clock_.SteadyNow(), clock_.WallMicros()));
   // The history may have missed an attempt that was committed right before a crash; it ignores what it knows.
   for (const auto& key : state_.live) {
     const core::Job& job = state_.jobs.at(key.second);
@@ -84,10 +83,10 @@ void Coordinator::Post(Decide decide, Done done) {
 
 void Coordinator::Run() {
   while (true) {
-    std::vector<Command> batch;
+    std::vector<core::Command> batch;
     {
       std::unique_lock lock(queue_mutex_);
-      wake_.wait_for(lock, kTimerStep, [&] { return stopping_ || !queue_.empty(); });
+      wake_.wait_for(lock, kIdle, [&] { return stopping_ || !queue_.empty(); });
       while (!queue_.empty() && batch.size() < kMaxBatch) {
         batch.push_back(std::move(queue_.front()));
         queue_.pop_front();
@@ -99,40 +98,15 @@ void Coordinator::Run() {
 }
 
 // Only this thread writes state_, so reading it here needs no lock.
-void Coordinator::RunBatch(std::vector<Command> batch) {
+void Coordinator::RunBatch(std::vector<core::Command> commands) {
   const TimePoint now = clock_.SteadyNow();
-  core::Transaction transaction(state_, options_, now, clock_.WallMicros());
-  std::vector<absl::Status> answers;
-  for (const Command& command : batch) answers.push_back(command.decide(transaction));
-  // While the store is away we decide nothing of our own: it could not be committed, and a heartbeat in the same batch
-  // would fail with it.
-  const bool writable = degraded_.ok();
-  // Timers are coarse, and look at every node and live job.
-  if (writable && (batch.empty() || now >= next_timers_)) {
-    core::OnTime(transaction, std::chrono::duration_cast<std::chrono::milliseconds>(now - uninterrupted_since_));
-    next_timers_ = now + kTimerStep;
-  }
-  if (writable && transaction.NeedsPass()) core::Schedule(transaction);
-
-  absl::Status saved;
-  double seconds = 0;
-  if (transaction.changed()) {
-    saved = store_->Commit(transaction);
-    seconds = std::chrono::duration<double>(clock_.SteadyNow() - now).count();
-  }
-  // An outage ends with the first write that works; where nobody writes, we try.
-  absl::Status works = saved;
-  const bool probe = !transaction.changed() && !degraded_.ok() && now >= next_probe_;
-  if (probe) works = store_->Probe();
-  if (!works.ok()) {
-    uninterrupted_since_ = now;
-    next_probe_ = now + kProbe;
-  }
+  core::Batch batch = leader_.Decide(now, clock_.WallMicros(), std::move(commands));
+  const core::Transaction& transaction = batch.transaction;
+  const double seconds = std::chrono::duration<double>(clock_.SteadyNow() - now).count();
   {
     const std::lock_guard lock(state_mutex_);
-    if (saved.ok()) transaction.ApplyTo(state_);
-    // What called for a pass still does.
-    if (!saved.ok() || transaction.NeedsPass()) state_.next_pass = core::kAtOnce;
+    const absl::Status before = leader_.degraded();
+    leader_.Apply(batch);
     fenced_ += transaction.fenced;
     if (now >= next_count_) {
       next_count_ = now + kCount;
@@ -143,18 +117,15 @@ void Coordinator::RunBatch(std::vector<Command> batch) {
     if (transaction.changed()) {
       ++commits_;
       commit_seconds_ += seconds;
-      if (!saved.ok()) ++store_errors_;
+      if (!batch.saved.ok()) ++store_errors_;
     }
-    if (transaction.changed() || probe) {
-      if (degraded_ != works)
-        spdlog::log(works.ok() ? spdlog::level::info : spdlog::level::err,
-                    works.ok() ? "store works again" : std::string(works.message()));
-      degraded_ = works;
-    }
+    if (leader_.degraded() != before)
+      spdlog::log(batch.works.ok() ? spdlog::level::info : spdlog::level::err,
+                  batch.works.ok() ? "store works again" : std::string(batch.works.message()));
   }
   if (!transaction.refusal.empty() && transaction.refusal != refusal_)
     spdlog::warn("{}", refusal_ = transaction.refusal);
-  if (saved.ok()) {
+  if (batch.saved.ok()) {
     for (const core::Event& event : transaction.events())
       spdlog::info("job {} {}: {}", event.job_id, event.kind, event.message);
     for (const std::string& id : transaction.begun()) {
@@ -164,69 +135,14 @@ void Coordinator::RunBatch(std::vector<Command> batch) {
       });
     }
   }
-  // Not saved: nothing was applied and nobody is told, so there is nothing to undo.
-  for (std::size_t i = 0; i < batch.size(); ++i) batch[i].done(saved.ok() ? answers[i] : saved);
-  if (saved.ok()) SendAll(transaction);
-}
-
-std::optional<v1::ConnectResponse> Coordinator::ToWire(const core::Message& message) const {
-  v1::ConnectResponse wire;
-  const auto ranks_of = [&](const core::Job& job, auto* out) {
-    for (const core::Rank& rank : job.ranks) {
-      if (rank.node != message.node) continue;
-      auto* assignment = out->add_ranks();
-      assignment->set_rank(rank.rank);
-      assignment->set_slot(rank.slot);
-    }
-  };
-  if (const auto* prepare = std::get_if<core::SendPrepare>(&message.what)) {
-    const core::Job& job = state_.jobs.at(prepare->job_id);
-    wire.mutable_prepare()->set_job_id(job.id);
-    wire.mutable_prepare()->set_attempt(job.attempt);
-    wire.mutable_prepare()->set_data_root(job.data_root);
-    wire.mutable_prepare()->set_device(job.slot_kind == "gpu" ? v1::DEVICE_GPU : v1::DEVICE_CPU);
-    ranks_of(job, wire.mutable_prepare());
-  } else if (const auto* launch = std::get_if<core::SendLaunch>(&message.what)) {
-    const core::Job& job = state_.jobs.at(launch->job_id);
-    v1::Launch& out = *wire.mutable_launch();
-    out.set_job_id(job.id);
-    out.set_attempt(job.attempt);
-    out.set_world_size(job.world_size);
-    out.set_recipe_hash(job.recipe_hash);
-    if (!out.mutable_spec()->ParseFromString(job.spec)) return std::nullopt;
-    ranks_of(job, &out);
-    out.set_substituted_step(job.substituted_step);
-    if (job.resumed_step > 0) {
-      for (const core::Checkpoint& checkpoint : job.checkpoints) {
-        if (checkpoint.step != job.resumed_step) continue;
-        out.mutable_resume()->set_step(checkpoint.step);
-        out.mutable_resume()->set_path(checkpoint.path);
-        out.mutable_resume()->set_hash(checkpoint.hash);
-      }
-    }
-  } else if (const auto* stop = std::get_if<core::SendStop>(&message.what)) {
-    wire.mutable_stop()->set_job_id(stop->job_id);
-    wire.mutable_stop()->set_attempt(stop->attempt);
-    wire.mutable_stop()->set_grace_seconds(stop->grace_seconds);
-    wire.mutable_stop()->set_cause(stop->cause);
-  } else if (const auto* abort = std::get_if<core::SendAbort>(&message.what)) {
-    wire.mutable_abort()->set_job_id(abort->job_id);
-    wire.mutable_abort()->set_attempt(abort->attempt);
-    wire.mutable_abort()->set_cause(abort->cause);
-  } else if (const auto* ack = std::get_if<core::SendAck>(&message.what)) {
-    wire.mutable_ack()->set_job_id(ack->job_id);
-    wire.mutable_ack()->set_attempt(ack->attempt);
-    wire.mutable_ack()->set_rank(ack->rank);
-    wire.mutable_ack()->set_sequence(ack->sequence);
-    wire.mutable_ack()->set_fenced(ack->fenced);
-  }
-  return wire;
+  core::Leader::Answer(batch);
+  if (batch.saved.ok()) SendAll(transaction);
 }
 
 void Coordinator::SendAll(const core::Transaction& transaction) {
   for (const core::Message& message : transaction.messages()) {
     // A node without a stream is told when it registers again.
-    if (auto wire = ToWire(message)) SendTo(message.node, *std::move(wire));
+    if (auto wire = ToWire(message, state_)) SendTo(message.node, *std::move(wire));
   }
 }
 
@@ -276,9 +192,10 @@ std::vector<core::Project> Coordinator::Projects() const {
 
 absl::Status Coordinator::Ready() const {
   const std::lock_guard lock(state_mutex_);
-  if (degraded_.ok()) return degraded_;
-  return absl::Status(degraded_.code(),
-                      "degraded: nothing is admitted, ranks train on: " + std::string(degraded_.message()));
+  const absl::Status& degraded = leader_.degraded();
+  if (degraded.ok()) return degraded;
+  return absl::Status(degraded.code(),
+                      "degraded: nothing is admitted, ranks train on: " + std::string(degraded.message()));
 }
 
 void Coordinator::Attach(const std::string& node, std::shared_ptr<Session> session) {
@@ -362,7 +279,7 @@ telemetry::ClusterView Coordinator::View(int watchers) const {
   view.commits = commits_;
   view.commit_seconds = commit_seconds_;
   view.store_errors = store_errors_;
-  view.store_degraded = !degraded_.ok();
+  view.store_degraded = !leader_.degraded().ok();
   view.refused_registrations = refused_registrations_;
   view.backup_seconds = static_cast<double>(backup_us_) / 1e6;
   view.preemption_lost_slot_seconds = state_.preemption_lost_slot_seconds;

@@ -20,6 +20,7 @@
 
 #include "common/clock.h"
 #include "coordinator/core/decide.h"
+#include "coordinator/core/leader.h"
 #include "coordinator/store/sqlite_store.h"
 #include "coordinator/telemetry/exposition.h"
 #include "coordinator/telemetry/history.h"
@@ -90,37 +91,29 @@ class Coordinator {
   telemetry::ClusterView View(int watchers) const;
 
  private:
-  struct Command {
-    Decide decide;
-    Done done;
-  };
-
   void Run();
-  void RunBatch(std::vector<Command> batch);
+  void RunBatch(std::vector<core::Command> commands);
   void SendAll(const core::Transaction& transaction);
-  std::optional<v1::ConnectResponse> ToWire(const core::Message& message) const;
 
   const std::unique_ptr<store::SqliteStore> store_;
   const std::unique_ptr<telemetry::History> history_;
   const Clock& clock_;
   const std::string artifact_root_;
   const core::Options options_;
-  // Since when heard workers could also be recorded as heard: the start, or the end of the last store outage. No
-  // silence counts from before.
-  TimePoint uninterrupted_since_, next_probe_{}, next_timers_{}, next_count_{};
+  TimePoint next_count_{};  // of the nodes, for heartbeat_ms_
 
   mutable std::mutex state_mutex_;
-  core::State state_;  // written by the core thread
+  core::Leader leader_;       // written by the core thread
+  const core::State& state_;  // its
   std::int64_t fenced_ = 0, commits_ = 0, store_errors_ = 0;
   double commit_seconds_ = 0;
-  absl::Status degraded_;
   std::atomic<int> heartbeat_ms_{2000};
   std::atomic<std::int64_t> refused_registrations_{0}, backup_us_{0};
   std::string refusal_;  // the newest that was logged; core thread only
 
   std::mutex queue_mutex_;
   std::condition_variable wake_;
-  std::deque<Command> queue_;
+  std::deque<core::Command> queue_;
   bool stopping_ = false;
 
   std::mutex sessions_mutex_;

@@ -8,59 +8,13 @@
 
 #include "common/rpc/status.h"
 #include "coordinator/service/inventory.h"
+#include "coordinator/service/worker_wire.h"
 
 namespace vicreg::service {
 namespace {
 
 // Messages a worker may be behind: more, and its stream is closed (it registers again and is told afresh).
 constexpr std::size_t kMaxOutgoing = 10'000;
-
-// At most `most` bytes, cut between two UTF-8 characters: half of one would make every answer that holds it unreadable.
-std::string Cut(const std::string& text, std::size_t most) {
-  if (text.size() <= most) return text;
-  while (most > 0 && (static_cast<unsigned char>(text[most]) & 0xC0) == 0x80) --most;
-  return text.substr(0, most);
-}
-
-core::Report ToReport(const v1::RankReport& wire) {
-  core::Report report;
-  report.job_id = wire.job_id();
-  report.attempt = wire.attempt();
-  report.rank = wire.rank();
-  report.sequence = wire.sequence();
-  switch (wire.what_case()) {
-    case v1::RankReport::kSpawned:
-      report.kind = core::Report::Kind::kSpawned;
-      report.pid = wire.spawned().pid();
-      break;
-    case v1::RankReport::kConnected:
-      report.kind = core::Report::Kind::kConnected;
-      report.resume_step = wire.connected().resume_step();
-      report.total_steps = wire.connected().total_steps();
-      break;
-    case v1::RankReport::kStepping:
-      report.kind = core::Report::Kind::kStepping;
-      break;
-    case v1::RankReport::kCheckpoint:
-      report.kind = core::Report::Kind::kCheckpoint;
-      report.checkpoint = {wire.attempt(), wire.checkpoint().step(), wire.checkpoint().path(), wire.checkpoint().hash(),
-                           wire.checkpoint().bytes()};
-      break;
-    case v1::RankReport::kExported:
-      report.kind = core::Report::Kind::kExported;
-      report.export_path = wire.exported().path();
-      break;
-    case v1::RankReport::kExited:
-      report.kind = core::Report::Kind::kExited;
-      report.exit_reason = static_cast<core::ExitReason>(wire.exited().reason());
-      report.exit_message = Cut(wire.exited().message(), 4096);
-      report.nonfinite_step = std::max<std::int64_t>(wire.exited().nonfinite_step(), 0);
-      break;
-    default:
-      break;
-  }
-  return report;
-}
 
 // The gRPC reactor of one stream. It deletes itself when the call is over; others hold the Link.
 class WorkerStream;
@@ -180,58 +134,29 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
   }
 
   void OnRegister(const v1::Register& wire) {
-    core::Registration registration;
-    core::Node& node = registration.node;
-    node.name = wire.node();
-    node.boot_id = wire.boot_id();
-    node.build = wire.build();
-    node.incarnation = wire.incarnation();
-    node.cpu_slots = wire.cpu_slots();
-    node.gpu_slots = wire.gpu_uuids_size();
-    node.data_roots.assign(wire.data_roots().begin(), wire.data_roots().end());
-    node.labels.assign(wire.labels().begin(), wire.labels().end());
-    for (const v1::HeldRank& held : wire.held())
-      registration.held.push_back({held.job_id(), held.attempt(), held.rank()});
     if (const absl::Status sane = CheckInventory(wire); !sane.ok()) {
       coordinator_.CountRefusedRegistration();
       spdlog::warn("refused a worker: {}", std::string(sane.message()));
       End(sane);
       return;
     }
-    node_ = node.name;
+    core::Registration registration = ToRegistration(wire);
+    node_ = registration.node.name;
     auto welcome = std::make_shared<core::Welcome>();
     coordinator_.Post(
-        [registration, welcome](core::Transaction& tx) -> absl::Status {
+        [registration = std::move(registration), welcome](core::Transaction& tx) -> absl::Status {
           ASSIGN_OR_RETURN(*welcome, core::Register(tx, registration));
           return absl::OkStatus();
         },
-        [link = link_, welcome, name = node.name, &coordinator = coordinator_,
+        [link = link_, welcome, name = node_, &coordinator = coordinator_,
          incarnation = incarnation_](const absl::Status& status) {
           if (!status.ok()) {
             link->Close(status);
             return;
           }
           *incarnation = welcome->incarnation;
-          v1::ConnectResponse answer;
-          v1::Welcome& out = *answer.mutable_welcome();
-          out.set_term(coordinator.term());
-          out.set_incarnation(welcome->incarnation);
-          out.set_store_id(coordinator.store_id());
-          out.set_heartbeat_ms(coordinator.heartbeat_ms());
-          for (std::size_t i = 0; i < welcome->keep.size(); ++i) {
-            const core::Held& held = welcome->keep[i];
-            auto* keep = out.add_keep();
-            keep->set_job_id(held.job_id);
-            keep->set_attempt(held.attempt);
-            keep->set_rank(held.rank);
-            auto* cursor = out.add_cursors();
-            cursor->set_job_id(held.job_id);
-            cursor->set_attempt(held.attempt);
-            cursor->set_rank(held.rank);
-            cursor->set_sequence(welcome->cursors[i]);
-          }
           // Welcome first: the messages of this decision are sent right after.
-          link->Send(std::move(answer));
+          link->Send(ToWire(*welcome, coordinator.term(), coordinator.store_id(), coordinator.heartbeat_ms()));
           coordinator.Attach(name, link);
           spdlog::info("worker {} registered, incarnation {}", name, welcome->incarnation);
         });

@@ -1,6 +1,10 @@
 #include "coordinator/store/record.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <utility>
+
+#include "coordinator/core/index.h"
 
 namespace vicreg::core {
 
@@ -153,6 +157,21 @@ core::Job JobFromRecord(const std::string& record, const std::string& spec) {
 
 std::string NodeRecord(const core::Node& node) { return Dump(node); }
 core::Node NodeFromRecord(const std::string& record) { return nlohmann::json::parse(record).get<core::Node>(); }
+
+void Restore(core::State& state, core::Job job) {
+  state.next_queue_seq = std::max(state.next_queue_seq, job.queue_seq + 1);
+  core::Put(state, std::move(job));
+}
+
+void Restore(core::State& state, core::Node node) {
+  // Until it is heard again, nothing is placed there and nothing is given up (failover grace).
+  if (node.state != core::NodeState::kLost && node.state != core::NodeState::kQuarantined) {
+    node.state = core::NodeState::kJoining;
+    node.message = "not heard since the coordinator started";
+  }
+  const std::string name = node.name;
+  state.nodes[name] = std::move(node);
+}
 
 std::string ProjectRecord(const core::Project& project) { return Dump(project); }
 core::Project ProjectFromRecord(const std::string& record) {

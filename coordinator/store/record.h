@@ -14,6 +14,10 @@ core::Job JobFromRecord(const std::string& record, const std::string& spec);
 std::string NodeRecord(const core::Node& node);
 core::Node NodeFromRecord(const std::string& record);
 
+// What a coordinator that starts takes a stored job or node for.
+void Restore(core::State& state, core::Job job);
+void Restore(core::State& state, core::Node node);
+
 std::string ProjectRecord(const core::Project& project);
 core::Project ProjectFromRecord(const std::string& record);
 

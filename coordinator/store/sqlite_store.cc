@@ -7,7 +7,6 @@
 #include <unordered_map>
 
 #include "common/ids.h"
-#include "coordinator/core/index.h"
 #include "coordinator/store/record.h"
 
 namespace vicreg::store {
@@ -248,19 +247,11 @@ absl::StatusOr<core::State> LoadState(SQLite::Database& database, const std::str
     core::State state;
     SQLite::Statement jobs(database, "SELECT record, spec FROM jobs ORDER BY queue_seq");
     while (jobs.executeStep()) {
-      core::Job job = store::JobFromRecord(jobs.getColumn(0).getString(), jobs.getColumn(1).getString());
-      state.next_queue_seq = job.queue_seq + 1;
-      core::Put(state, std::move(job));
+      Restore(state, JobFromRecord(jobs.getColumn(0).getString(), jobs.getColumn(1).getString()));
     }
     SQLite::Statement nodes(database, "SELECT record FROM nodes");
     while (nodes.executeStep()) {
-      core::Node node = NodeFromRecord(nodes.getColumn(0).getString());
-      // Until it is heard again, nothing is placed there and nothing is given up (failover grace).
-      if (node.state != core::NodeState::kLost && node.state != core::NodeState::kQuarantined) {
-        node.state = core::NodeState::kJoining;
-        node.message = "not heard since the coordinator started";
-      }
-      state.nodes[node.name] = std::move(node);
+      Restore(state, NodeFromRecord(nodes.getColumn(0).getString()));
     }
     SQLite::Statement policies(database, "SELECT kind, record FROM policies");
     while (policies.executeStep()) {

@@ -11,12 +11,11 @@
 #include <vector>
 
 #include "common/files.h"
-#include "coordinator/core/state.h"
-#include "coordinator/core/transaction.h"
+#include "coordinator/core/leader.h"
 
 namespace vicreg::store {
 
-class SqliteStore {
+class SqliteStore : public core::Store {
  public:
   // Opens or makes FOLDER/control.db and takes FOLDER/lock. Raises the term by one.
   // FailedPrecondition: another coordinator holds the lock, or a newer schema. DataLoss: not our file or damaged; it is
@@ -24,13 +23,13 @@ class SqliteStore {
   static absl::StatusOr<std::unique_ptr<SqliteStore>> Open(const std::string& folder);
 
   // Everything, as of the last commit.
-  absl::StatusOr<core::State> Load();
+  absl::StatusOr<core::State> Load() override;
 
   // Jobs, nodes, events and requests of the transaction in one commit, or nothing. ResourceExhausted: disk full.
-  absl::Status Commit(const core::Transaction& transaction);
+  absl::Status Commit(const core::Transaction& transaction) override;
 
   // Writes something small, to learn whether commits work again after one that failed.
-  absl::Status Probe();
+  absl::Status Probe() override;
 
   // Gives the store another id: it is not the one that workers and clients knew.
   absl::StatusOr<std::string> NewStoreId();

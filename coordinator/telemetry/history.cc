@@ -91,8 +91,7 @@ History::Tail History::LoadTail(const std::string& job_id) {
     const std::int64_t step = entries.getColumn(2).getInt64();
     if (tail.sequence == 0) {
       tail.sequence = entries.getColumn(0).getInt64();
-      tail.attempt = entries.getColumn(1).getInt();
-      tail.head = step;
+      tail.head = {entries.getColumn(1).getInt(), step};
     }
     const std::string bytes = entries.getColumn(3).getString();
     v1::MetricRow row;
@@ -130,11 +129,6 @@ History::Tail& History::TailOf(const std::string& job_id, std::map<std::string, 
   return changed.emplace(job_id, tails_[job_id]).first->second;
 }
 
-absl::Status History::Fenced(const Item& item, int newest) {
-  return absl::FailedPreconditionError("attempt " + std::to_string(item.attempt) + " of job " +
-                                       item.job_id.substr(0, 80) + " is over; the newest is " + std::to_string(newest));
-}
-
 absl::Status History::Apply(Item& item, std::map<std::string, Tail>& changed, Counts& counts) {
   if (item.barrier) return absl::OkStatus();
   Tail& tail = TailOf(item.job_id, changed);
@@ -148,35 +142,32 @@ absl::Status History::Apply(Item& item, std::map<std::string, Tail>& changed, Co
     insert.exec();
   };
   if (item.begin_at) {
-    if (item.attempt == tail.attempt) return absl::OkStatus();  // said before
-    if (item.attempt < tail.attempt) return Fenced(item, tail.attempt);
+    if (item.attempt == tail.head.attempt) return absl::OkStatus();  // said before
+    if (item.attempt < tail.head.attempt) return Fenced(tail.head, item.job_id, item.attempt);
     write(item.attempt, *item.begin_at, "");
     // Read again: a resume may go back further than the rows held in memory.
     tail = LoadTail(item.job_id);
     return absl::OkStatus();
   }
-  if (item.attempt > tail.attempt) {
-    return absl::UnavailableError("attempt " + std::to_string(item.attempt) + " of job " + item.job_id.substr(0, 80) +
-                                  " has not begun in the metric history yet: send its rows again");
-  }
-  if (item.attempt < tail.attempt) {
-    counts.fenced += static_cast<std::int64_t>(item.rows.size());
-    return Fenced(item, tail.attempt);
+  if (absl::Status current = CheckAttempt(tail.head, item.job_id, item.attempt); !current.ok()) {
+    if (absl::IsFailedPrecondition(current)) counts.fenced += static_cast<std::int64_t>(item.rows.size());
+    return current;
   }
   for (v1::MetricRow& row : item.rows) {
-    if (row.step() <= tail.head) {
+    const RowFate fate = FateOf(tail.head, row.step());
+    if (fate == RowFate::kDuplicate) {
       ++counts.duplicate;
       continue;
     }
-    if (row.step() != tail.head + 1) {
+    if (fate == RowFate::kGap) {
       ++counts.gap;
       return absl::OutOfRangeError("row of step " + std::to_string(row.step()) + " of job " + item.job_id +
-                                   " after step " + std::to_string(tail.head) + ": send " +
-                                   std::to_string(tail.head + 1) + " first");
+                                   " after step " + std::to_string(tail.head.step) + ": send " +
+                                   std::to_string(tail.head.step + 1) + " first");
     }
     row.set_attempt(item.attempt);
     write(item.attempt, row.step(), row.SerializeAsString());
-    tail.head = row.step();
+    tail.head.step = row.step();
     ++counts.committed;
     if (row.has_knn_accuracy()) tail.knn = row.knn_accuracy();
     tail.recent.push_back(std::move(row));

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "common/status.h"
+#include "coordinator/telemetry/head.h"
 #include "vicreg/v1/metrics.pb.h"
 
 namespace vicreg::telemetry {
@@ -79,8 +80,7 @@ class History {
   };
   // What the writer needs to know of a job without reading.
   struct Tail {
-    int attempt = 0;
-    std::int64_t head = 0;  // newest step of that attempt (its resume step before the first row)
+    Head head;
     std::int64_t sequence = 0;
     std::deque<v1::MetricRow> recent;  // effective, oldest first
     std::optional<double> knn;
@@ -90,7 +90,6 @@ class History {
   void LoadTails();
   Tail LoadTail(const std::string& job_id);
   void Run();
-  static absl::Status Fenced(const Item& item, int newest);
   absl::Status Apply(Item& item, std::map<std::string, Tail>& tails, Counts& counts);
   Tail& TailOf(const std::string& job_id, std::map<std::string, Tail>& changed);
 

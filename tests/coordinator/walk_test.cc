@@ -119,22 +119,11 @@ class Walk {
       history_.push_back("(commit failed)");
       return;
     }
-    const State before = Before(tx);
+    const State before = PartBefore(state_, tx);
     tx.ApplyTo(state_);
     Check(before, tx);
     for (std::size_t i = 0; i < acts.size(); ++i) acts[i].done(answers[i]);
     for (const Message& message : tx.messages()) Deliver(message);
-  }
-
-  // As much of the state as the changes are compared with.
-  State Before(const Transaction& tx) const {
-    State before;
-    before.next_event_seq = state_.next_event_seq;
-    before.nodes = state_.nodes;
-    for (const auto& [id, job] : tx.jobs()) {
-      if (const auto found = state_.jobs.find(id); found != state_.jobs.end()) before.jobs.insert(*found);
-    }
-    return before;
   }
 
   void Deliver(const Message& message) {
@@ -167,148 +156,14 @@ class Walk {
 
   // ---- what must hold ----
 
-  static bool IsEdge(JobState from, JobState to) {
-    using enum JobState;
-    switch (from) {
-      case kQueued:
-        return to == kReserved || to == kPaused || to == kCancelled || to == kQueued;
-      case kReserved:
-        return to == kStarting || to == kBackoff || to == kQueued || to == kPaused || to == kCancelled;
-      case kStarting:
-        return to == kRunning || to == kStopping || to == kSucceeded;
-      case kRunning:
-        return to == kStopping || to == kSucceeded;
-      case kStopping:
-        return to == kBackoff || to == kQueued || to == kPaused || to == kSucceeded || to == kFailed ||
-               to == kCancelled;
-      case kBackoff:
-        return to == kQueued || to == kPaused || to == kCancelled;
-      case kPaused:
-        return to == kQueued || to == kCancelled || to == kPaused;
-      default:
-        return false;
-    }
-  }
-
-  // The state an event leads to; nullopt: it only notes something.
-  static std::optional<JobState> Leads(const std::string& kind) {
-    using enum JobState;
-    static const std::map<std::string, JobState> kKinds = {
-        {"SUBMITTED", kQueued},  {"QUEUED", kQueued},       {"RESERVED", kReserved}, {"NOT_PLACED", kBackoff},
-        {"STARTING", kStarting}, {"RUNNING", kRunning},     {"STOPPING", kStopping}, {"BACKOFF", kBackoff},
-        {"PAUSED", kPaused},     {"SUCCEEDED", kSucceeded}, {"FAILED", kFailed},     {"CANCELLED", kCancelled}};
-    const auto found = kKinds.find(kind);
-    return found == kKinds.end() ? std::nullopt : std::optional(found->second);
-  }
-
-  void CheckEvents(const State& before, const Transaction& tx) {
-    std::int64_t seq = before.next_event_seq;
-    std::map<std::string, std::pair<JobState, std::int64_t>> folded;  // state, job_seq
+  void Check(const State& before, const Transaction& tx) {
     for (const Event& e : tx.events()) {
       history_.push_back(e.job_id + " " + e.kind + " #" + std::to_string(e.attempt) + ": " + e.message);
       if (history_.size() > 60) history_.pop_front();
       ++seen_[e.kind];
-      if (e.seq != seq++) Wrong("event " + std::to_string(e.seq) + " leaves a gap");
-      if (e.actor.empty() || e.message.empty() || e.term != state_.term)
-        Wrong("event " + e.kind + " of " + e.job_id + " does not say who, why or when");
-      const auto known = before.jobs.find(e.job_id);
-      if (e.kind == "SUBMITTED") {
-        if (known != before.jobs.end()) Wrong(e.job_id + " was submitted twice");
-        folded[e.job_id] = {JobState::kQueued, 1};
-        continue;
-      }
-      auto& [state, job_seq] =
-          folded
-              .try_emplace(e.job_id, known == before.jobs.end() ? std::pair(JobState::kQueued, std::int64_t{0})
-                                                                : std::pair(known->second.state, known->second.events))
-              .first->second;
-      if (e.job_seq != ++job_seq) Wrong("events of " + e.job_id + " have a gap before " + std::to_string(e.job_seq));
-      const auto to = Leads(e.kind);
-      const bool to_itself = state == JobState::kStopping && to == state;
-      if (to && !to_itself && !IsEdge(state, *to)) Wrong(e.job_id + " went from " + Name(state) + " to " + Name(*to));
-      if (to) state = *to;
     }
-    if (seq != state_.next_event_seq) Wrong("the number of the next event is wrong");
-    for (const auto& [id, fold] : folded) {
-      const Job& job = state_.jobs.at(id);
-      if (job.state != fold.first || job.events != fold.second)
-        Wrong("the events of " + id + " do not fold to its state " + Name(job.state));
-    }
-  }
-
-  void CheckJob(const Job* old, const Job& job, TimePoint now) {
-    using enum JobState;
-    const std::string who = job.id + " (" + Name(job.state) + ") ";
-    if (old != nullptr) {
-      if (IsTerminal(old->state)) Wrong(who + "was changed although it had ended");
-      if (job.attempt < old->attempt) Wrong(who + "has a smaller attempt number");
-      if (old->destination == Destination::kCancel && job.destination != Destination::kCancel)
-        Wrong(who + "forgot its cancellation");
-      if (job.queue_seq != old->queue_seq) Wrong(who + "lost its place");
-      const auto newest = [](const Job& j) {
-        return j.checkpoints.empty() ? std::int64_t{0} : j.checkpoints.front().step;
-      };
-      if (newest(job) < newest(*old) && rolled_back_.count(job.id) == 0)
-        Wrong(who + "went back to an older checkpoint");
-      if (job.destination < old->destination && job.state == kStopping) Wrong(who + "was asked for more before");
-      if (job.attempt == old->attempt && job.ranks.size() == old->ranks.size()) {
-        for (std::size_t i = 0; i < job.ranks.size(); ++i) {
-          if (job.ranks[i].acked < old->ranks[i].acked) Wrong(who + "forgot an acknowledged report");
-          if (old->ranks[i].settled() && job.ranks[i].exit_reason != old->ranks[i].exit_reason)
-            Wrong(who + "changed the end of a rank");
-        }
-      }
-    }
-    if (job.destination == Destination::kCancel &&
-        (job.state == kSucceeded || job.state == kFailed || job.state == kBackoff || job.state == kQueued)) {
-      Wrong(who + "was asked to end as CANCELLED");
-    }
-    if (job.state == kSucceeded && !std::all_of(job.ranks.begin(), job.ranks.end(), [](const Rank& r) {
-          return r.exit_reason == ExitReason::kCompleted;
-        })) {
-      Wrong(who + "has a rank that did not complete");
-    }
-    // Something is bound to happen to every live job: a timer, an answer or an end.
-    const Explanation why = Explain(job, state_.waiting);
-    if (why.message.empty() || why.reason == Reason::kNone) Wrong(who + "does not say why");
-    if (job.held && job.state == kQueued) Wrong(who + "is queued although it is held");
-    if (job.state == kReserved && job.deadline <= now) Wrong(who + "is past its deadline");
-    if (job.state == kBackoff && job.not_before <= now) Wrong(who + "is past its delay");
-    const bool waits_for_ranks = job.state == kStarting || job.state == kRunning || job.state == kStopping;
-    if (waits_for_ranks && std::all_of(job.ranks.begin(), job.ranks.end(), [](const Rank& r) { return r.settled(); }))
-      Wrong(who + "waits for ranks that have ended");
-    if (job.state == kReserved && job.prepared == NodesOf(job)) Wrong(who + "waits for workers that have confirmed");
-    if (job.state == kStarting && job.prepared != NodesOf(job))
-      Wrong(who + "was launched before all workers confirmed");
-    for (const Rank& rank : job.ranks) {
-      if (waits_for_ranks && !rank.settled() && state_.nodes.at(rank.node).state == NodeState::kLost)
-        Wrong(who + "waits for a rank of a lost node");
-    }
-  }
-
-  void Check(const State& before, const Transaction& tx) {
-    for (const std::string& sentence : Broken(state_)) Wrong(sentence);
-    CheckEvents(before, tx);
-    rolled_back_.clear();
-    for (const Event& e : tx.events()) {
-      if (e.kind == "ROLLED_BACK") rolled_back_.insert(e.job_id);
-    }
-    for (const auto& [id, job] : tx.jobs()) {
-      const auto old = before.jobs.find(id);
-      CheckJob(old == before.jobs.end() ? nullptr : &old->second, state_.jobs.at(id), tx.now);
-    }
-    for (const auto& [queue_seq, id] : state_.live) CheckJob(nullptr, state_.jobs.at(id), tx.now);
-    for (const Message& message : tx.messages()) {
-      if (const auto* launch = std::get_if<SendLaunch>(&message.what);
-          launch != nullptr && state_.jobs.at(launch->job_id).state != JobState::kStarting) {
-        // Stopped in the same batch: the worker is told right after.
-        if (state_.jobs.at(launch->job_id).state != JobState::kStopping)
-          Wrong("a launch of " + launch->job_id + ", which is not starting");
-      }
-    }
-    for (const auto& [name, node] : before.nodes) {
-      if (state_.nodes.at(name).incarnation < node.incarnation)
-        Wrong("node " + name + " went back to an older incarnation");
+    for (const auto& broken : {Broken(state_), BrokenBy(before, tx, state_), Overdue(state_, tx.now)}) {
+      for (const std::string& sentence : broken) Wrong(sentence);
     }
   }
 
@@ -573,9 +428,9 @@ class Walk {
     Transaction recovery(state_, options_, started_, clock_.WallMicros());
     Recover(recovery);
     Schedule(recovery);
-    const State before = Before(recovery);
+    const State before = PartBefore(state_, recovery);
     recovery.ApplyTo(state_);
-    CheckEvents(before, recovery);
+    Check(before, recovery);
     history_.push_back("(coordinator restarted)");
   }
 
@@ -699,7 +554,6 @@ class Walk {
   std::vector<Worker> workers_;
   std::vector<std::function<absl::Status(Transaction&)>> said_;
   int boots_ = 0;
-  std::set<std::string> rolled_back_;  // in the newest commit, because somebody asked
   std::vector<std::string> wrong_;
   std::deque<std::string> history_;
   std::map<std::string, int> seen_;

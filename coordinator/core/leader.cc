@@ -1,0 +1,65 @@
+#include "coordinator/core/leader.h"
+
+#include <utility>
+
+#include "coordinator/core/decide.h"
+
+namespace vicreg::core {
+namespace {
+
+constexpr std::chrono::milliseconds kTimerStep{250};
+constexpr std::chrono::seconds kProbe{1};
+
+}  // namespace
+
+absl::Status Leader::Start(TimePoint now, std::int64_t wall_us) {
+  ASSIGN_OR_RETURN(state_, store_.Load());
+  state_.began = uninterrupted_since_ = now;
+  Transaction recovery(state_, options_, now, wall_us);
+  Recover(recovery);
+  if (!recovery.changed()) return absl::OkStatus();
+  RETURN_IF_ERROR(store_.Commit(recovery));
+  recovery.ApplyTo(state_);
+  return absl::OkStatus();
+}
+
+Batch Leader::Decide(TimePoint now, std::int64_t wall_us, std::vector<Command> commands) {
+  Batch batch{std::move(commands), {}, Transaction(state_, options_, now, wall_us), {}, false, {}};
+  Transaction& transaction = batch.transaction;
+  for (const Command& command : batch.commands) batch.answers.push_back(command.decide(transaction));
+  // While the store is away we decide nothing of our own: it could not be committed, and a heartbeat in the same batch
+  // would fail with it.
+  const bool writable = degraded_.ok();
+  // Timers are coarse, and look at every node and live job.
+  if (writable && (batch.commands.empty() || now >= next_timers_)) {
+    OnTime(transaction, std::chrono::duration_cast<std::chrono::milliseconds>(now - uninterrupted_since_));
+    next_timers_ = now + kTimerStep;
+  }
+  if (writable && transaction.NeedsPass()) Schedule(transaction);
+  if (transaction.changed()) batch.saved = store_.Commit(transaction);
+  // An outage ends with the first write that works; where nobody writes, we try.
+  batch.works = batch.saved;
+  batch.probed = !transaction.changed() && !degraded_.ok() && now >= next_probe_;
+  if (batch.probed) batch.works = store_.Probe();
+  if (!batch.works.ok()) {
+    uninterrupted_since_ = now;
+    next_probe_ = now + kProbe;
+  }
+  return batch;
+}
+
+void Leader::Apply(Batch& batch) {
+  Transaction& transaction = batch.transaction;
+  if (batch.saved.ok()) transaction.ApplyTo(state_);
+  // What called for a pass still does.
+  if (!batch.saved.ok() || transaction.NeedsPass()) state_.next_pass = kAtOnce;
+  if (transaction.changed() || batch.probed) degraded_ = batch.works;
+}
+
+// Not saved: nothing was applied and nobody is told, so there is nothing to undo.
+void Leader::Answer(Batch& batch) {
+  for (std::size_t i = 0; i < batch.commands.size(); ++i)
+    batch.commands[i].done(batch.saved.ok() ? batch.answers[i] : batch.saved);
+}
+
+}  // namespace vicreg::core
