@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/planted.h"
 #include "coordinator/core/restart.h"
 #include "coordinator/core/strikes.h"
 
@@ -64,7 +65,7 @@ bool TooManyInfraEnds(const Transaction& tx, Job& job) {
 
 void Settle(Transaction& tx, Job& job, const std::string& actor) {
   // Also when every rank completed meanwhile: an acknowledged wish is kept.
-  if (job.destination == Destination::kCancel) {
+  if (job.destination == Destination::kCancel && !Planted(Plant::kCancelLost)) {
     tx.Move(job, JobState::kCancelled, Reason::kCancelRequested, "cancelled; all ranks have ended", "CANCELLED", actor);
     return;
   }
@@ -83,6 +84,7 @@ void Settle(Transaction& tx, Job& job, const std::string& actor) {
     job.last_slots.clear();
     const Destination destination = std::exchange(job.destination, Destination::kByOutcome);
     const Reason cause = std::exchange(job.cause, Reason::kNone);
+    if (Planted(Plant::kPreemptionCharged)) ++job.charges;
     const std::string goes_on = "from step " + std::to_string(NewestStep(job));
     if (destination == Destination::kPause) {
       tx.Move(job, JobState::kPaused, cause, "paused: `vicreg resume` goes on " + goes_on, "PAUSED", actor);
@@ -140,7 +142,7 @@ void OnRankGone(Transaction& tx, Job& job, const std::string& actor) {
 }
 
 void Requeue(Transaction& tx, Job& job, Reason reason, const std::string& message, const std::string& actor) {
-  if (job.held) {
+  if (job.held && !Planted(Plant::kHoldIgnored)) {
     tx.Move(job, JobState::kPaused, Reason::kHeld, message + "; held: `vicreg release` lets it start", "PAUSED", actor);
   } else {
     tx.Move(job, JobState::kQueued, reason, message, "QUEUED", actor);
@@ -166,7 +168,8 @@ void Stop(Transaction& tx, Job& job, Destination destination, Reason cause, doub
     return;
   }
   const bool graver = destination > job.destination;
-  job.destination = std::max(job.destination, destination);
+  if (job.state != JobState::kStopping || !Planted(Plant::kCancelWhileStopping))
+    job.destination = std::max(job.destination, destination);
   if (job.state == JobState::kStopping) {
     if (job.cause == Reason::kNone) job.cause = cause;
     if (graver) tx.Note(job, cause, message + ", while stopping", "STOPPING", actor);

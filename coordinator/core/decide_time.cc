@@ -1,9 +1,11 @@
 #include <algorithm>
 
+#include "common/planted.h"
 #include "coordinator/core/attempt.h"
 #include "coordinator/core/decide.h"
 #include "coordinator/core/index.h"
 #include "coordinator/core/node_timers.h"
+#include "coordinator/core/restart.h"
 #include "coordinator/core/scheduler.h"
 
 namespace vicreg::core {
@@ -17,7 +19,7 @@ void GiveUp(Transaction& tx, const std::string& node, const std::string& why) {
       continue;
     }
     if (found->state != JobState::kStarting && found->state != JobState::kRunning &&
-        found->state != JobState::kStopping)
+        (found->state != JobState::kStopping || Planted(Plant::kLostWhileStopping)))
       continue;
     Job& job = tx.EditJob(found->id);
     for (Rank& rank : job.ranks) {
@@ -38,14 +40,16 @@ void OnTime(Transaction& tx, std::chrono::milliseconds since_start) {
   const auto seconds = [](std::chrono::milliseconds time) { return std::to_string(time.count() / 1000) + " s"; };
   for (const Node* found : nodes) {
     if (found->state == NodeState::kLost) continue;
-    const auto silent = found->last_heard == TimePoint{}
-                            ? std::chrono::duration_cast<std::chrono::nanoseconds>(since_start)
-                            : tx.now - found->last_heard;
+    const auto silent =
+        found->last_heard == TimePoint{}  ? std::chrono::duration_cast<std::chrono::nanoseconds>(since_start)
+        : Planted(Plant::kWallClockLease) ? std::chrono::nanoseconds((tx.wall_us - found->last_heard_us) * 1000)
+                                          : tx.now - found->last_heard;
     if (found->state == NodeState::kReady && silent >= timers.suspect) {
       Node& node = tx.EditNode(found->name);
       node.state = NodeState::kSuspect;
       node.message = "silent for " + seconds(timers.suspect) + ": nothing new is placed there";
-    } else if (found->state != NodeState::kReady && silent >= timers.lost && since_start >= tx.options.failover_grace) {
+    } else if (found->state != NodeState::kReady && silent >= timers.lost &&
+               (since_start >= tx.options.failover_grace || Planted(Plant::kNoGrace))) {
       const std::string name = found->name;
       Node& node = tx.EditNode(name);
       node.state = NodeState::kLost;
@@ -70,7 +74,8 @@ namespace {
 
 void Reserve(Transaction& tx, const Placement& placement) {
   Job& job = tx.EditJob(placement.job_id);
-  ++job.attempt;  // committed before any message names it: this is the fence
+  // Committed before any message names it: this is the fence.
+  if (!Planted(Plant::kAttemptReused) || job.attempt == 0) ++job.attempt;
   job.world_size = static_cast<int>(placement.slots.size());
   job.destination = Destination::kByOutcome;
   job.cause = Reason::kNone;
@@ -86,6 +91,7 @@ void Reserve(Transaction& tx, const Placement& placement) {
     job.ranks.push_back(rank);
   }
   job.resumed_step = NewestStep(job);
+  if (Planted(Plant::kResumesFromOldest) && !job.checkpoints.empty()) job.resumed_step = job.checkpoints.back().step;
   job.deadline = tx.now + tx.options.reservation;
   const std::set<std::string> nodes = NodesOf(job);
   std::string where;
@@ -143,6 +149,11 @@ void Recover(Transaction& tx) {
   for (const Job* found : tx.HoldingJobs()) {
     if (found->state == JobState::kReserved)
       Unreserve(tx, tx.EditJob(found->id), "the coordinator restarted before all workers confirmed", "coordinator");
+  }
+  // When a delay began is not stored: it begins anew, so that our restarts do not make a crash loop faster.
+  for (const Job* found : tx.DelayedJobs()) {
+    if (found->not_before != TimePoint{}) continue;
+    tx.EditJob(found->id).not_before = tx.now + BackoffAfter(found->charges, tx.options);
   }
 }
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/planted.h"
 #include "coordinator/core/attempt.h"
 #include "coordinator/core/decide.h"
 
@@ -22,7 +23,7 @@ absl::StatusOr<std::string> Submit(Transaction& tx, Job job, const std::string& 
   const std::string owner = job.owner;
   Job& added = tx.AddJob(std::move(job));
   tx.Move(added, JobState::kQueued, Reason::kNone, "submitted as " + added.name, "SUBMITTED", owner);
-  tx.AddRequest({request_id, sha256, new_id});
+  if (!Planted(Plant::kRequestForgotten)) tx.AddRequest({request_id, sha256, new_id});
   return new_id;
 }
 
@@ -51,7 +52,8 @@ std::string By(const Wish& wish) { return "by " + wish.actor + (wish.note.empty(
 
 absl::Status Cancel(Transaction& tx, const Wish& wish) {
   ASSIGN_OR_RETURN(const Job* found, Find(tx, wish));
-  if (IsTerminal(found->state) || found->destination == Destination::kCancel) return absl::OkStatus();
+  if ((IsTerminal(found->state) && !Planted(Plant::kTerminalLeft)) || found->destination == Destination::kCancel)
+    return absl::OkStatus();
   Stop(tx, tx.EditJob(found->id), Destination::kCancel, Reason::kCancelRequested, wish.grace_seconds,
        "cancelled " + By(wish), wish.actor);
   return absl::OkStatus();

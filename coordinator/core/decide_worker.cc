@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "common/planted.h"
 #include "coordinator/core/attempt.h"
 #include "coordinator/core/decide.h"
 #include "coordinator/core/node_timers.h"
@@ -44,7 +45,7 @@ void Reconcile(Transaction& tx, const std::string& node, std::int64_t incarnatio
     for (Rank& rank : job.ranks) {
       if (rank.node == node && !rank.settled()) rank.incarnation = incarnation;
     }
-    if (launch) tx.Send(node, SendLaunch{job.id});
+    if (launch && !Planted(Plant::kLaunchNotRepeated)) tx.Send(node, SendLaunch{job.id});
     if (job.state == JobState::kStopping) {
       if (job.destination != Destination::kByOutcome) {
         tx.Send(node, SendStop{job.id, job.attempt, 10, job.message});
@@ -112,8 +113,9 @@ absl::Status Heartbeat(Transaction& tx, const std::string& name, std::int64_t in
                               " is not current: register again");
   }
   // LOST is left by registering alone: its ranks were given up.
-  if (node->state == NodeState::kLost) return absl::AbortedError("node " + name + " was lost: register again");
-  const bool returned = node->state == NodeState::kSuspect;
+  if (node->state == NodeState::kLost && !Planted(Plant::kLostForgiven))
+    return absl::AbortedError("node " + name + " was lost: register again");
+  const bool returned = node->state == NodeState::kSuspect || node->state == NodeState::kLost;
   Node& edited = returned ? tx.EditNode(name) : tx.TouchNode(name);
   edited.last_heard = tx.now;
   edited.last_heard_us = tx.wall_us;
@@ -140,7 +142,7 @@ void OnPrepared(Transaction& tx, const std::string& node, std::int64_t incarnati
   }
   job.prepared.insert(node);
   const std::set<std::string> nodes = NodesOf(job);
-  if (job.prepared.size() != nodes.size()) return;
+  if (job.prepared.size() != nodes.size() && !Planted(Plant::kLaunchBeforeAllConfirm)) return;
   tx.Move(job, JobState::kStarting, Reason::kLaunching,
           (nodes.size() == 1 ? "the worker" : "all " + std::to_string(nodes.size()) + " workers") +
               std::string(" confirmed; starting ") + std::to_string(job.world_size) + " ranks",
@@ -179,8 +181,9 @@ void OnReport(Transaction& tx, const std::string& node, std::int64_t incarnation
     });
   };
   // Nothing was launched for a reservation, and what a rank does after it was given up is not committed.
-  const bool current = found != nullptr && found->attempt == report.attempt && found->state != JobState::kReserved &&
-                       position(*found) != found->ranks.end() && position(*found)->state != RankState::kLost;
+  const bool current = found != nullptr && (found->attempt == report.attempt || Planted(Plant::kAttemptFenceDropped)) &&
+                       found->state != JobState::kReserved && position(*found) != found->ranks.end() &&
+                       position(*found)->state != RankState::kLost;
   if (!current) {
     ++tx.fenced;
     tx.refusal = "refused a report by node " + node + " (incarnation " + std::to_string(incarnation) + ") about job " +
@@ -225,7 +228,7 @@ void OnReport(Transaction& tx, const std::string& node, std::int64_t incarnation
       if (report.checkpoint.step > NewestStep(job) && job.rollback_to < 0) {
         job.checkpoints.insert(job.checkpoints.begin(), report.checkpoint);
         if (job.checkpoints.size() > static_cast<std::size_t>(std::max(job.checkpoint_keep, 2)))
-          job.checkpoints.pop_back();
+          job.checkpoints.erase(Planted(Plant::kNewestPruned) ? job.checkpoints.begin() : job.checkpoints.end() - 1);
         job.charges = 0;
         job.checkpoint_time = tx.now;
         tx.Note(job, Reason::kTraining, "checkpoint of step " + std::to_string(report.checkpoint.step) + " committed",

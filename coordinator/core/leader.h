@@ -55,6 +55,10 @@ class Leader {
   // Tells everybody what became of their command. After Apply; messages are sent after it.
   static void Answer(Batch& batch);
 
+  // Attempts whose beginning the metric history may have missed, if the coordinator before this one ended right after
+  // it committed them. Also of jobs that stop: their ranks may have rows to tell.
+  std::vector<const Job*> BegunAttempts() const;
+
   const State& state() const { return state_; }
   // OK, or why nothing can be committed.
   const absl::Status& degraded() const { return degraded_; }
@@ -64,9 +68,11 @@ class Leader {
   const Options& options_;
   State state_;
   absl::Status degraded_;
-  // Since when heard workers could also be recorded as heard: the start, or the end of the last store outage. No
-  // silence counts from before.
-  TimePoint uninterrupted_since_{}, next_probe_{}, next_timers_{};
+  // Since when heard workers could also be recorded as heard: the start, or the end of the last store outage or of the
+  // last stretch in which we did not run. No silence counts from before.
+  TimePoint uninterrupted_since_{};
+  TimePoint decided_{};  // the newest batch
+  TimePoint next_probe_{}, next_timers_{};
 };
 
 }  // namespace vicreg::core

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "common/planted.h"
+
 namespace vicreg::core {
 namespace {
 
@@ -83,6 +85,12 @@ AttemptEnd CauseOf(const std::vector<Rank>& ranks) {
           first->nonfinite_step};
 }
 
+std::chrono::milliseconds BackoffAfter(int charges, const Options& options) {
+  auto delay = options.backoff_first;
+  for (int i = 1; i < charges && delay < options.backoff_most; ++i) delay *= 2;
+  return Planted(Plant::kNoBackoff) ? std::chrono::milliseconds(0) : std::min(delay, options.backoff_most);
+}
+
 NextMove DecideAfterEnd(const Job& job, const AttemptEnd& end, std::int64_t newest_step, const Options& options) {
   if (end.reason == ExitReason::kCompleted)
     return {NextMove::Kind::kSucceed, Reason::kCompleted, {}, job.charges, "every rank finished its steps"};
@@ -117,7 +125,7 @@ NextMove DecideAfterEnd(const Job& job, const AttemptEnd& end, std::int64_t newe
             end.what + "; the second time: lower batch_size, or give it more ranks or larger devices"};
   }
   int charges = newest_step > job.resumed_step ? 0 : job.charges;
-  if (blame == Class::kUser) ++charges;
+  if (blame == Class::kUser || Planted(Plant::kInfrastructureCharged)) ++charges;
   if (charges > 0 && charges >= job.max_charges) {
     return {NextMove::Kind::kFail,
             Reason::kCrashLoop,
@@ -126,9 +134,7 @@ NextMove DecideAfterEnd(const Job& job, const AttemptEnd& end, std::int64_t newe
             "crash loop: " + end.what + "; " + std::to_string(charges) + " times without a checkpoint after step " +
                 std::to_string(job.resumed_step)};
   }
-  auto delay = options.backoff_first;
-  for (int i = 1; i < charges && delay < options.backoff_most; ++i) delay *= 2;
-  delay = std::min(delay, options.backoff_most);
+  const std::chrono::milliseconds delay = BackoffAfter(charges, options);
   const Reason reason = end.reason == ExitReason::kHung   ? Reason::kHang
                         : blame == Class::kUser           ? Reason::kCrash
                         : end.reason == ExitReason::kLost ? Reason::kNodeLost

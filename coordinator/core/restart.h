@@ -29,6 +29,9 @@ struct NextMove {
   bool final = false;                // kFail: no retry can mend it (bad config, bad data)
 };
 
+// How long a job with so many charges waits before its next attempt.
+std::chrono::milliseconds BackoffAfter(int charges, const Options& options);
+
 // A loss that is not finite: once per job, back to the newest checkpoint with another batch in that step's place,
 // uncharged; the second time the job has FAILED. `newest_step`: of the newest committed checkpoint. Progress since the
 // attempt began forgives earlier crashes. Infrastructure ends are never charged, but back off all the same.

@@ -4,6 +4,7 @@
 #include <climits>
 #include <optional>
 
+#include "common/planted.h"
 #include "coordinator/core/fit.h"
 #include "coordinator/core/index.h"
 #include "coordinator/core/misfit.h"
@@ -103,7 +104,7 @@ class Pass {
   // Slots that its project's quota leaves.
   int AllowedTo(const Job& job) {
     const int quota = QuotaOf(job);
-    return quota < 0 ? INT_MAX : std::max(0, quota - HeldBy(job));
+    return quota < 0 || Planted(Plant::kQuotaIgnored) ? INT_MAX : std::max(0, quota - HeldBy(job));
   }
 
   // Slots it was given; 0: its class waits, and why.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/planted.h"
 #include "coordinator/core/index.h"
 
 namespace vicreg::core {
@@ -212,7 +213,7 @@ void Transaction::Move(Job& job, JobState to, Reason reason, const std::string& 
                        const std::string& actor) {
   // Invariant: a terminal state absorbs.
   if (IsTerminal(job.state)) throw std::logic_error("job " + job.id + " left the terminal state " + Name(job.state));
-  Wake();
+  if (!Planted(Plant::kNeverWoken)) Wake();
   job.state = to;
   job.reason = reason;
   job.message = message;

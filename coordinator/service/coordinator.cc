@@ -54,12 +54,8 @@ Coordinator::~Coordinator() {
 absl::Status Coordinator::Start() {
   RETURN_IF_ERROR(leader_.Start(clock_.SteadyNow(), clock_.WallMicros()));
   // The history may have missed an attempt that was committed right before a crash; it ignores what it knows.
-  for (const auto& key : state_.live) {
-    const core::Job& job = state_.jobs.at(key.second);
-    if (job.state == core::JobState::kStarting || job.state == core::JobState::kRunning) {
-      history_->BeginAttempt(job.id, job.attempt, job.resumed_step, [](const absl::Status&) {});
-    }
-  }
+  for (const core::Job* job : leader_.BegunAttempts())
+    history_->BeginAttempt(job->id, job->attempt, job->resumed_step, [](const absl::Status&) {});
   spdlog::info("term {}: {} jobs, {} of them live, {} nodes", state_.term, state_.jobs.size(), state_.live.size(),
                state_.nodes.size());
   thread_ = std::thread([this] { Run(); });

@@ -200,9 +200,10 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
       ack.set_sequence(wire.sequence());
       coordinator_.history().Append(wire.job_id(), wire.attempt(), std::move(rows),
                                     [&coordinator = coordinator_, link = link_, undecided = undecided_,
-                                     answer](const absl::Status& status) mutable {
+                                     rows_failed = rows_failed_, answer](const absl::Status& status) mutable {
                                       if (!status.ok() && !absl::IsFailedPrecondition(status)) {
                                         spdlog::error("metric history: {}", std::string(status.message()));
+                                        *rows_failed = true;
                                         link->Close(status);  // the worker sends them again
                                         return;
                                       }
@@ -213,9 +214,11 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
     }
     ++*undecided_;
     coordinator_.history().Barrier([&coordinator = coordinator_, report = ToReport(wire), name = node_,
-                                    incarnation = incarnation_, undecided = undecided_,
+                                    incarnation = incarnation_, undecided = undecided_, rows_failed = rows_failed_,
                                     close = CloseOnError()](const absl::Status& status) {
-      if (!status.ok()) {
+      // After rows that are to be sent again nothing counts that came behind them: a report that ends the attempt would
+      // fence them.
+      if (!status.ok() || *rows_failed) {
         close(status);
         --*undecided;
         return;
@@ -276,6 +279,8 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
   const std::shared_ptr<std::int64_t> incarnation_ = std::make_shared<std::int64_t>(0);
   // Reports other than rows that came on this stream and are not committed.
   const std::shared_ptr<std::atomic<int>> undecided_ = std::make_shared<std::atomic<int>>(0);
+  // Rows that came on this stream could not be stored. Written and read by the history's writer.
+  const std::shared_ptr<bool> rows_failed_ = std::make_shared<bool>(false);
   v1::ConnectRequest incoming_;
 
   std::mutex mutex_;

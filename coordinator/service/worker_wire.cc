@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "common/planted.h"
+
 namespace vicreg::service {
 
 // At most `most` bytes, cut between two UTF-8 characters: half of one would make every answer that holds it unreadable.
@@ -38,7 +40,7 @@ std::optional<v1::ConnectResponse> ToWire(const core::Message& message, const co
     if (!out.mutable_spec()->ParseFromString(job.spec)) return std::nullopt;
     ranks_of(job, &out);
     out.set_substituted_step(job.substituted_step);
-    if (job.resumed_step > 0) {
+    if (job.resumed_step > 0 && !Planted(Plant::kResumeForgotten)) {
       for (const core::Checkpoint& checkpoint : job.checkpoints) {
         if (checkpoint.step != job.resumed_step) continue;
         out.mutable_resume()->set_step(checkpoint.step);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "common/planted.h"
 #include "common/status.h"
 
 namespace vicreg::telemetry {
@@ -31,8 +32,9 @@ inline absl::Status CheckAttempt(const Head& head, const std::string& job_id, in
 
 enum class RowFate { kTake, kDuplicate, kGap };
 inline RowFate FateOf(const Head& head, std::int64_t step) {
-  if (step <= head.step) return RowFate::kDuplicate;
-  return step == head.step + 1 ? RowFate::kTake : RowFate::kGap;
+  if (step <= head.step && !Planted(Plant::kRowsTwice)) return RowFate::kDuplicate;
+  return step == head.step + 1 || Planted(Plant::kRowGaps) || Planted(Plant::kRowsTwice) ? RowFate::kTake
+                                                                                         : RowFate::kGap;
 }
 
 }  // namespace vicreg::telemetry

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "common/planted.h"
 #include "worker/core/supervisor.h"
 
 namespace vicreg::worker {
@@ -28,7 +29,7 @@ void Supervisor::CommandAll(TimePoint now, const std::string& job_id, int attemp
 void Supervisor::Command(TimePoint now, const Key& key, Rank& rank, v1::Command::Kind kind, const std::string& cause,
                          milliseconds kill_after) {
   if (rank.wait_status) return;
-  rank.kill_at = std::min(rank.kill_at, now + kill_after);
+  if (!Planted(Plant::kNeverKilled)) rank.kill_at = std::min(rank.kill_at, now + kill_after);
   if (kind == v1::Command::KIND_STOP) rank.term_at = std::max(now, rank.kill_at - kTermLead);
   rank.asked.emplace();
   rank.asked->set_kind(kind);
@@ -124,6 +125,7 @@ void Supervisor::AbortPeers(TimePoint now, const Key& gone, const std::string& c
 void Supervisor::Fence(TimePoint now, const Key& key, Rank& rank) {
   rank.reports = ReportBuffer();
   rank.exit_reported = true;  // nobody to report to
+  if (Planted(Plant::kFencedLeftAlive)) return;
   Command(now, key, rank, v1::Command::KIND_FENCE, "fenced", kAbortGrace);
 }
 

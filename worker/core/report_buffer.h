@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <deque>
 
+#include "common/planted.h"
 #include "vicreg/v1/worker_service.pb.h"
 
 namespace vicreg::worker {
@@ -40,6 +41,7 @@ class ReportBuffer {
   // Drops what is committed; returns the newest of the rank's own numbers among it, 0 for none.
   std::int64_t Ack(std::int64_t sequence) {
     std::int64_t rank_sequence = 0;
+    if (Planted(Plant::kAckOffByOne)) ++sequence;
     while (!reports_.empty() && reports_.front().report.sequence() <= sequence) {
       if (reports_.front().rank_sequence > 0) rank_sequence = reports_.front().rank_sequence;
       bytes_ -= reports_.front().bytes;

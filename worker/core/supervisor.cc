@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/enum_names.h"
+#include "common/planted.h"
 #include "worker/core/exit.h"
 
 namespace vicreg::worker {
@@ -102,6 +103,7 @@ void Supervisor::OnWelcome(TimePoint now, const v1::Welcome& welcome) {
     if (std::any_of(welcome.keep().begin(), welcome.keep().end(),
                     [&key = key](const auto& held) { return Is(held, key); })) {
       if (rank.adopted && !std::exchange(rank.renumbered, true)) rank.reports.StartAfter(CursorOf(welcome, key));
+      if (Planted(Plant::kReportsNotRepeated)) continue;
       rank.reports.ForEach([&](const v1::RankReport& report) {
         v1::ConnectRequest message;
         *message.mutable_report() = report;
@@ -125,7 +127,8 @@ void Supervisor::OnPrepare(const v1::Prepare& prepare) {
       refusal = "it has no GPU for slot " + std::to_string(assignment.slot());
     for (const auto& [key, rank] : ranks_) {
       // Slots of each kind are counted from 0.
-      if (rank.on_gpu() == on_gpu && rank.slot == assignment.slot() && !rank.wait_status)
+      if (rank.on_gpu() == on_gpu && rank.slot == assignment.slot() && !rank.wait_status &&
+          !Planted(Plant::kSlotNotChecked))
         refusal =
             std::string(on_gpu ? "GPU" : "CPU") + " slot " + std::to_string(rank.slot) + " still holds " + Text(key);
     }
