@@ -69,7 +69,10 @@ std::vector<std::string> NodeRow(const v1::Node& node, std::int64_t now_us) {
   std::string slots, roots;
   for (const v1::SlotCount& s : node.slots())
     slots += (slots.empty() ? "" : " ") + s.kind() + " " + std::to_string(s.used()) + "/" + std::to_string(s.total());
-  for (const std::string& root : node.data_roots()) roots += (roots.empty() ? "" : ",") + Printable(root);
+  for (const std::string& root : node.data_roots()) {
+    if (!roots.empty()) roots += ',';
+    roots += Printable(root);
+  }
   return {
       Printable(node.name()),
       ShortName(node.state()) + (node.admin() > v1::NODE_ADMIN_OPEN ? "," + ShortName(node.admin()) : std::string()),

@@ -63,7 +63,10 @@ using Line = std::function<void(const std::string&, const std::string&)>;
 // "image (1x28x28)": what a view of it is.
 std::string SampleText(const Branch& view) {
   std::string shape;
-  for (const std::int64_t side : SampleShape(view)) shape += (shape.empty() ? "" : "x") + std::to_string(side);
+  for (const std::int64_t side : SampleShape(view)) {
+    if (!shape.empty()) shape += 'x';
+    shape += std::to_string(side);
+  }
   return view.part + " (" + shape + ", " + view.augmentation.preset + ")";
 }
 
