@@ -99,8 +99,10 @@ class Crash(unittest.TestCase):
         wanted = {str(uuid.UUID(int=dice.getrandbits(128), version=4)): dice.randrange(5, 40) for _ in range(jobs)}
         acknowledged = {}
         with Fleet({"a": 4, "b": 4}, quick=True) as fleet:
+            begin = time.monotonic()
+
             def ask(request, number):
-                time.sleep(number * kills * 0.6 / jobs)  # arrivals over most of the time
+                time.sleep(max(0.0, begin + number * kills * 0.6 / jobs - time.monotonic()))  # arrivals over most of the time
                 while request not in acknowledged:
                     world = 1 + number % 3
                     job_id = self.submit(fleet, job(f"j{number}", wanted[request], 10 + number % 50, world_size=world), request)
