@@ -34,7 +34,9 @@ class Admin(unittest.TestCase):
                 self.assertIn(fact, probe.stdout)
             self.assertIn("passed a probe", probe.stdout)
             self.assertEqual(c.describe(job)["attempt"], 1, "what runs runs on")
-            # Folders that cannot be written are found by trying, and count as a strike.
+            # Folders that cannot be written are found by trying, and count as a strike. A rank that saves would make it again.
+            c.vicreg("cancel", job, "--yes")
+            c.wait(job)
             artifacts = c.dir / "artifacts"
             artifacts.rename(c.dir / "elsewhere")
             failed = c.vicreg("node", "probe", node, check=False)
