@@ -213,7 +213,9 @@ void Transaction::Move(Job& job, JobState to, Reason reason, const std::string& 
                        const std::string& actor) {
   // Invariant: a terminal state absorbs.
   if (IsTerminal(job.state)) throw std::logic_error("job " + job.id + " left the terminal state " + Name(job.state));
-  if (!Planted(Plant::kNeverWoken)) Wake();
+  // A gang that is confirmed keeps the slots it had, and no pass looks at how far its start has come.
+  const bool confirmed = job.state == JobState::kReserved && to == JobState::kStarting;
+  if (!confirmed && !Planted(Plant::kNeverWoken)) Wake();
   job.state = to;
   job.reason = reason;
   job.message = message;
