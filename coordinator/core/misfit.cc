@@ -27,7 +27,7 @@ std::string Misfit::Needs() const {
 
 const Offers::All& Offers::all() {
   if (all_) return *all_;
-  all_.emplace();
+  all_ = All{};
   for (const Node* node : nodes_) {
     if (node->state != NodeState::kReady) continue;
     if (node->admin != AdminState::kOpen) {
