@@ -233,7 +233,7 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
             --*undecided;
           });
     });
-  }
+  }  // NOLINT(clang-analyzer-cplusplus.NewDeleteLeaks): the history owns and frees what the function captured
 
   // An acknowledgement says that the worker may forget all reports up to its sequence, so it stays behind the reports
   // that the core has yet to commit. When one of those fails, the stream is closed before this is sent.
