@@ -74,7 +74,7 @@ grpc::ServerUnaryReactor* ClusterService::ProbeNode(grpc::CallbackServerContext*
                                                     v1::ProbeNodeResponse* response) {
   return gate_.Unary(
       context, "vicreg.v1.ClusterService/ProbeNode", [=, this](const rpc::Principal& who, const rpc::UnaryDone& done) {
-        const std::string name = request->name();
+        const std::string& name = request->name();
         const std::vector<core::Node> nodes = coordinator_.Nodes();
         if (std::none_of(nodes.begin(), nodes.end(), [&](const core::Node& n) { return n.name == name; })) {
           done(absl::NotFoundError("no node " + name.substr(0, 80) + ": `vicreg node list` shows all"));
