@@ -40,6 +40,7 @@ enum class Plant {
   kReportsNotRepeated,
   kSlotNotChecked,
   kNeverKilled,
+  kLeavingUnlimited,
   kFencedLeftAlive,
   kLeftoversLeft,
 };

@@ -148,8 +148,10 @@ void Ledger::CheckEnd(const core::Event& event, const core::Job& job) {
     world_.Wrong(job.id + " SUCCEEDED in an attempt that did not finish its steps");
   if (event.kind == "SUCCEEDED") {
     for (const core::Rank& rank : job.ranks) {
-      const auto end = ended_.find({job.id, job.attempt, rank.rank});
-      if (end == ended_.end() || end->second != 0)
+      const worker::Key key{job.id, job.attempt, rank.rank};
+      const auto end = ended_.find(key), said = last_words_.find(key);
+      // It may have been killed after it said so.
+      if (end == ended_.end() || (end->second != 0 && (said == last_words_.end() || said->second != 0)))
         world_.Wrong(job.id + " SUCCEEDED although rank " + std::to_string(rank.rank) + " did not end so");
     }
   }

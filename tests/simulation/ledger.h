@@ -40,6 +40,7 @@ class Ledger {
   void OnSpawn(const worker::Key& key, const std::string& node, int slot);
   void OnProcessEnd(const worker::Key& key, int wait_status);
   void OnHang(const worker::Key& key) { hung_.insert(key); }
+  void OnLastWords(const worker::Key& key, int code) { last_words_[key] = code; }
   void OnGangBegins(const std::string& job_id, int attempt, std::int64_t step);
   void OnStep(const std::string& job_id, int attempt, std::int64_t step);
   void OnTrained(const std::string& job_id, int attempt) { trained_.insert({job_id, attempt}); }
@@ -79,6 +80,7 @@ class Ledger {
   std::map<std::string, std::deque<TimePoint>> heard_;           // the newest few, newest last
   std::map<worker::Key, std::pair<std::string, int>> spawned_;   // where
   std::map<worker::Key, int> ended_;                             // wait status
+  std::map<worker::Key, int> last_words_;                        // exit code
   std::map<std::pair<std::string, int>, std::int64_t> steps_;    // job, attempt -> newest step
   std::map<std::pair<std::string, int>, std::int64_t> resumed_;  // as committed with the attempt
   std::set<std::pair<std::string, int>> trained_;

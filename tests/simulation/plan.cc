@@ -13,6 +13,7 @@ const char* Name(What what) {
                                        "rank ignores stop",
                                        "rank unkillable",
                                        "rank hangs",
+                                       "rank hangs leaving",
                                        "starts fail",
                                        "ranks cut",
                                        "worker kill",

@@ -18,6 +18,7 @@ enum class What {
   kRankIgnoresStop,
   kRankUnkillable,
   kRankHangs,
+  kRankHangsLeaving,
   kStartsFail,
   kRanksCut,
   // workers and machines

@@ -45,6 +45,7 @@ std::span<const PlantInfo> Plants() {
        "reports that were on their way when the stream broke are not sent again"},
       {Plant::kSlotNotChecked, "slot-not-checked", "a worker confirms slots where a process still lives"},
       {Plant::kNeverKilled, "never-killed", "no rank is ever killed"},
+      {Plant::kLeavingUnlimited, "leaving-unlimited", "a rank that has said how it ends may take for ever to do so"},
       {Plant::kFencedLeftAlive, "fenced-left-alive", "a fenced rank is forgotten and not ended"},
       {Plant::kLeftoversLeft, "leftovers-left", "a restarted worker does not look for the ranks of the one before"},
   };

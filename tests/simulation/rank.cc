@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "tests/simulation/world.h"
+#include "worker/core/exit.h"
 
 namespace vicreg::simulation {
 namespace {
@@ -37,7 +38,7 @@ void RankProcess::Begin() {
 }
 
 void RankProcess::Hang(bool silent) {
-  if (leaving_) return;  // it has nothing left to do
+  if (leaving_) return;  // see hangs_leaving
   hung_ = true;
   silent_ = silent;
   world_.ledger.OnHang(key_);
@@ -194,11 +195,16 @@ void RankProcess::LeaveIfCommitted() {
   if (!unacked_.empty() && !late) return;
   if (late && leaving_good_) code_ = 12;
   v1::RankSays says;
+  says.mutable_leaving()->set_reason(worker::ReasonOfCode(code_));
+  says.mutable_leaving()->set_code(code_);
   says.mutable_leaving()->set_message(last_words_);
   says.mutable_leaving()->set_nonfinite_step(nonfinite_step_);
   leaving_good_ = false;
   Say(std::move(says));
-  Die(ExitStatus(code_));
+  world_.ledger.OnLastWords(key_, code_);
+  if (!hangs_leaving) return Die(ExitStatus(code_));
+  hung_ = true;
+  world_.ledger.OnHang(key_);
 }
 
 void RankProcess::Die(int wait_status) {

@@ -55,6 +55,7 @@ class RankProcess {
 
   bool paused = false;
   bool ignores_stop = false;
+  bool hangs_leaving = false;  // it says how it ends, and does not
   TimePoint unkillable_until{};
 
  private:

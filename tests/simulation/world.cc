@@ -128,6 +128,9 @@ void World::DoToRanks(const Step& step, Random& draw) {
       return;
     case What::kRankHangs:
       return rank->Hang(draw.Chance(50));
+    case What::kRankHangsLeaving:
+      rank->hangs_leaving = true;
+      return;
     case What::kRankIgnoresStop:
       rank->ignores_stop = true;
       return;

@@ -106,6 +106,36 @@ class SupervisorTest : public testing::Test {
     progress.set_waits_for_peers(waits);
     supervisor_.OnProgress(now_, {kJob, 1, rank}, progress);
   }
+  // Rank `rank` has nothing left to do.
+  void Leaves(int rank) {
+    v1::Progress progress;
+    progress.set_phase(v1::Progress::PHASE_LEAVING);
+    progress.set_step(30);
+    supervisor_.OnProgress(now_, {kJob, 1, rank}, progress);
+  }
+  void Ack(int rank, std::int64_t sequence) {
+    v1::ConnectResponse message;
+    v1::ReportAck& ack = *message.mutable_ack();
+    ack.set_job_id(kJob);
+    ack.set_attempt(1);
+    ack.set_rank(rank);
+    ack.set_sequence(sequence);
+    Hear(message);
+  }
+  void SaysLast(int rank, v1::ExitReason reason, const std::string& message) {
+    v1::RankSays says;
+    says.mutable_leaving()->set_reason(reason);
+    says.mutable_leaving()->set_message(message);
+    Effects effects;
+    EXPECT_TRUE(supervisor_.OnSays({kJob, 1, rank}, says, effects));
+  }
+  // Looks every 4 s for as long, and returns what was done first.
+  std::vector<std::string> Within(milliseconds time) {
+    std::vector<std::string> said;
+    for (const TimePoint end = now_ + time; said.empty() && now_ < end;)
+      said = At(std::chrono::duration_cast<milliseconds>(now_ - begin_) + milliseconds(4000));
+    return said;
+  }
   // How the coordinator hears that `rank` ended.
   v1::Exited EndOf(int rank, int wait_status) {
     supervisor_.OnExited(now_, {kJob, 1, rank}, wait_status);
@@ -212,6 +242,56 @@ TEST_F(SupervisorTest, RankThatIsBeingStoppedIsNotCalledHung) {
   }
   Stop(120);
   for (int ms = 31'000; ms < 100'000; ms += 1000) EXPECT_THAT(At(milliseconds(ms)), IsEmpty()) << ms;
+}
+
+TEST_F(SupervisorTest, RankThatWaitsForTheCoordinatorToCommitWhatItSaidIsNotCalledHung) {
+  LaunchTwo(true);
+  At(milliseconds(0));
+  Leaves(0);
+  Leaves(1);
+  EXPECT_THAT(Within(std::chrono::minutes(25)), IsEmpty()) << "nobody acknowledged that they were started";
+}
+
+TEST_F(SupervisorTest, RankThatSaidHowItEndsAndDoesNotIsKilledAndItsWordsCount) {
+  LaunchTwo(true);
+  At(milliseconds(0));
+  for (const int rank : {0, 1}) {
+    Ack(rank, 1);
+    Leaves(rank);
+    SaysLast(rank, v1::EXIT_REASON_COMPLETED, "finished 30 steps");
+  }
+  EXPECT_THAT(Within(milliseconds(176'000)), IsEmpty());
+  EXPECT_EQ(EndOf(1, 0).message(), "finished 30 steps");
+  EXPECT_THAT(Within(milliseconds(4000)), ElementsAre("stacks 0", "abort 0"));
+  EXPECT_THAT(Within(milliseconds(4000)), ElementsAre("SIGKILL 100"));
+  EXPECT_THAT(Words(supervisor_.OnExited(now_, {kJob, 1, 0}, SIGKILL)), IsEmpty());
+  const v1::Exited end = EndOf(0, SIGKILL);
+  EXPECT_EQ(end.reason(), v1::EXIT_REASON_COMPLETED);
+  EXPECT_EQ(end.message(), "finished 30 steps; its process did not end by itself and was killed");
+}
+
+TEST_F(SupervisorTest, PeersOfARankThatHasDoneItsPartAreLeftAloneWhenItDoesNotEnd) {
+  LaunchTwo(true);
+  At(milliseconds(0));
+  Ack(0, 1);
+  Leaves(0);
+  SaysLast(0, v1::EXIT_REASON_COMPLETED, "finished 30 steps");
+  Leaves(1);  // and waits for the coordinator
+  EXPECT_THAT(Within(milliseconds(180'000)), ElementsAre("stacks 0", "abort 0"));
+  EXPECT_THAT(Words(supervisor_.OnExited(now_, {kJob, 1, 0}, SIGKILL)), IsEmpty());
+}
+
+TEST_F(SupervisorTest, RankThatHangsWhileLeavingWithoutAWordIsNamed) {
+  LaunchTwo(true);
+  At(milliseconds(0));
+  for (const int rank : {0, 1}) Ack(rank, 1);
+  Leaves(0);
+  Leaves(1);
+  EXPECT_THAT(Within(milliseconds(180'000)), ElementsAre("stacks 0", "abort 0", "abort 1"));
+  SaysLast(0, v1::EXIT_REASON_COLLECTIVE, "a peer is gone");  // as it was told to go
+  const v1::Exited end = EndOf(0, SIGKILL);
+  EXPECT_EQ(end.reason(), v1::EXIT_REASON_HUNG);
+  EXPECT_EQ(end.message(), "no progress for 180 s after step 30, in its leaving (limit 180 s); it has gone silent");
 }
 
 // Ranks 0 and 1 of a worker before this one; the coordinator has 7 reports of rank 0 and has given up rank 1.

@@ -18,6 +18,8 @@ const char* Name(v1::Progress::Phase phase) {
       return "evaluation";
     case v1::Progress::PHASE_CHECKPOINT:
       return "a checkpoint";
+    case v1::Progress::PHASE_LEAVING:
+      return "its leaving";
     default:
       return "setting up";
   }
@@ -52,11 +54,10 @@ void ProgressWatch::Forgive(TimePoint now) {
 
 milliseconds ProgressWatch::Limit() const {
   switch (newest_.phase()) {
-    case v1::Progress::PHASE_LEAVING:
-      return milliseconds::max();
     case v1::Progress::PHASE_CHECKPOINT:
       return options_.checkpoint;
     case v1::Progress::PHASE_EVALUATION:
+    case v1::Progress::PHASE_LEAVING:
       return options_.step;
     case v1::Progress::PHASE_STEP:
       break;
@@ -70,10 +71,7 @@ milliseconds ProgressWatch::Limit() const {
   return std::max(2 * p99, std::min(options_.ceiling, std::max(options_.floor, 5 * p99)));
 }
 
-ProgressWatch::TimePoint ProgressWatch::Deadline() const {
-  const milliseconds limit = Limit();
-  return !begun_ || limit == milliseconds::max() ? TimePoint::max() : moved_ + limit;
-}
+ProgressWatch::TimePoint ProgressWatch::Deadline() const { return begun_ ? moved_ + Limit() : TimePoint::max(); }
 
 std::string ProgressWatch::Sentence(TimePoint now) const {
   return "no progress for " + Seconds(StandsStill(now)) + " after step " + std::to_string(newest_.step()) + ", in " +
@@ -96,10 +94,7 @@ std::optional<std::size_t> Culprit(std::chrono::steady_clock::time_point now,
   };
   for (std::size_t i = 0; i < gang.size(); ++i) {
     const ProgressWatch& watch = *gang[i];
-    const milliseconds limit = watch.Limit();
-    if (!watch.begun() || limit == milliseconds::max() || watch.StandsStill(now) + kTogether < limit ||
-        !to_blame(watch))
-      continue;
+    if (!watch.begun() || watch.StandsStill(now) + kTogether < watch.Limit() || !to_blame(watch)) continue;
     if (!worst || rank(watch) < rank(*gang[*worst])) worst = i;
   }
   return worst;

@@ -4,7 +4,8 @@
 // checkpoints and collectives, never by mere life. Pure.
 //
 // How long it may stand still: until 20 steps are known, 600 s to set up, 180 s for a step or an evaluation batch,
-// 420 s for a checkpoint; then, for steps, max(2 p99, min(300 s, max(10 s, 5 p99))) of the longest step of each report.
+// 420 s for a checkpoint, 180 s to leave once nothing it said waits for the coordinator; then, for steps, max(2 p99,
+// min(300 s, max(10 s, 5 p99))) of the longest step of each report.
 //
 // Traps: a rank inside a collective waits for others, so it is to blame only when it has gone silent too (each second
 // it says where it is); if none is, the guilty one is on another node, and the collective's own time limit is the
@@ -42,9 +43,11 @@ class ProgressWatch {
   // As if it had moved just now.
   void Forgive(TimePoint now);
 
-  // In its present phase; max(): it may take as long as it likes.
+  // In its present phase.
   std::chrono::milliseconds Limit() const;
   TimePoint Deadline() const;
+  // Training is over, and how it ended is known to it.
+  bool Leaves() const { return newest_.phase() == v1::Progress::PHASE_LEAVING; }
   bool Silent(TimePoint now) const { return now - heard_ >= options_.silent; }
   std::chrono::milliseconds StandsStill(TimePoint now) const {
     return std::chrono::duration_cast<std::chrono::milliseconds>(now - moved_);

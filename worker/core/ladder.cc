@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "common/planted.h"
+#include "worker/core/exit.h"
 #include "worker/core/supervisor.h"
 
 namespace vicreg::worker {
@@ -95,7 +96,9 @@ void Supervisor::EndHung(TimePoint now) {
     if (!rank.watched()) continue;
     if (!rank.watch.begun()) rank.watch.Begin(now);
     // What it says waits unread while its buffer is full.
-    if (stalled || rank.paused) rank.watch.Forgive(now);
+    if (stalled || rank.paused || rank.awaits_coordinator() ||
+        (rank.watch.Leaves() && Planted(Plant::kLeavingUnlimited)))
+      rank.watch.Forgive(now);
     gangs[{std::get<0>(key), std::get<1>(key)}].push_back(key);
   }
   for (const auto& [attempt, keys] : gangs) {
@@ -110,7 +113,8 @@ void Supervisor::DeclareHung(TimePoint now, const Key& key, Rank& rank) {
   Logs(Log::Level::kError, Text(key) + " hangs: " + rank.hung);
   effects_.push_back(Dump{key, rank.pid});
   Command(now, key, rank, v1::Command::KIND_ABORT, rank.hung, kAbortGrace);
-  AbortPeers(now, key, Text(key) + " hangs: " + rank.hung);
+  // Its peers have nothing to wait for where it had done its part.
+  if (!rank.leaving || !EndsWell(rank.leaving->reason())) AbortPeers(now, key, Text(key) + " hangs: " + rank.hung);
 }
 
 void Supervisor::AbortPeers(TimePoint now, const Key& gone, const std::string& cause) {

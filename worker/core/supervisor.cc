@@ -267,15 +267,13 @@ Effects Supervisor::OnExited(TimePoint now, const Key& key, int wait_status) {
     rank.paused = false;
     effects_.push_back(ReadOn{key});
   }
-  std::string message;
-  int code = 0;
-  if (!EndsWell(ReasonOfStatus(wait_status, message, code))) AbortPeers(now, key, Text(key) + " ended: " + message);
+  const v1::Exited end = EndOf(rank);
+  if (!EndsWell(end.reason())) AbortPeers(now, key, Text(key) + " ended: " + end.message());
   return Take();
 }
 
-void Supervisor::Finalize(const Key& key, Rank& rank) {
-  v1::RankReport report;
-  v1::Exited& exited = *report.mutable_exited();
+v1::Exited Supervisor::EndOf(const Rank& rank) {
+  v1::Exited exited;
   std::string message;
   int code = 0;
   exited.set_reason(ReasonOfStatus(*rank.wait_status, message, code));
@@ -286,15 +284,27 @@ void Supervisor::Finalize(const Key& key, Rank& rank) {
     exited.set_reason(v1::EXIT_REASON_ABORTED);
     exited.set_message("did not leave when told to (" + rank.asked->cause() + "): killed");
   }
-  if (!rank.hung.empty()) {
+  if (!rank.hung.empty() && !EndsWell(exited.reason())) {
+    if (rank.leaving && rank.leaving->reason() != v1::EXIT_REASON_UNSPECIFIED) {
+      exited = *rank.leaving;
+      exited.set_message(rank.leaving->message() + "; its process did not end by itself and was killed");
+      return exited;
+    }
     exited.set_reason(v1::EXIT_REASON_HUNG);
     exited.set_message(rank.hung);
+    return exited;
   }
   // Its own words say more than a code, unless a signal cut it short after them.
-  if (rank.leaving && rank.hung.empty() && exited.reason() != v1::EXIT_REASON_SIGNALLED)
-    exited.set_message(rank.leaving->message());
+  if (rank.leaving && exited.reason() != v1::EXIT_REASON_SIGNALLED) exited.set_message(rank.leaving->message());
   if (rank.leaving && exited.reason() == v1::EXIT_REASON_NUMERIC)
     exited.set_nonfinite_step(rank.leaving->nonfinite_step());
+  return exited;
+}
+
+void Supervisor::Finalize(const Key& key, Rank& rank) {
+  v1::RankReport report;
+  v1::Exited& exited = *report.mutable_exited();
+  exited = EndOf(rank);
   Logs(Log::Level::kInfo, Text(key) + ": process " + std::to_string(rank.pid) + " ended with " +
                               std::string(ShortName(exited.reason())) + ": " + exited.message());
   effects_.push_back(Clear{key});
@@ -356,7 +366,8 @@ bool Supervisor::OnSays(const Key& key, const v1::RankSays& says, Effects& effec
   if (found == ranks_.end() || found->second.exit_reported) return true;
   Rank& rank = found->second;
   if (says.has_leaving()) {
-    rank.leaving = says.leaving();
+    // Of one that was told to go because it stood still, they no longer say why.
+    if (rank.hung.empty()) rank.leaving = says.leaving();
     return true;
   }
   if (rank.reports.IsRepeat(says.sequence())) return true;

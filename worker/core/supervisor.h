@@ -9,7 +9,8 @@
 // SIGKILL is for the process group and repeated each second until the process is gone.
 //
 // A rank that stands still (hang.h) has its stacks saved, is ended as by Abort and reported as HUNG; its peers are
-// aborted with it.
+// aborted with it. One that has said how it ends, and then does not, is ended too, but its words count: what it had to
+// make durable is.
 
 #include <chrono>
 #include <cstdint>
@@ -170,6 +171,8 @@ class Supervisor {
     bool on_gpu() const { return launch.spec().device() == v1::DEVICE_GPU; }
     // Nothing but its own progress decides when it ends.
     bool watched() const { return pid != 0 && !wait_status && !asked && !exit_reported; }
+    // What it said last waits to be committed, and it for that: as long as its own patience lasts.
+    bool awaits_coordinator() const { return watch.Leaves() && !reports.empty(); }
     bool forgotten() const { return cleared && exit_reported && reports.empty(); }
   };
 
@@ -188,6 +191,8 @@ class Supervisor {
   void EndHung(TimePoint now);
   void DeclareHung(TimePoint now, const Key& key, Rank& rank);
   void AbortPeers(TimePoint now, const Key& gone, const std::string& cause);
+  // Of an ended one: reason, code and sentence to report.
+  static v1::Exited EndOf(const Rank& rank);
   void Finalize(const Key& key, Rank& rank);
   // Why its process may not be started; empty: it may.
   std::string WhyNot(const Rank& rank) const;
