@@ -22,6 +22,7 @@ enum class Plant {
   kNeverWoken,
   kAttemptReused,
   kLaunchBeforeAllConfirm,
+  kLaunchBeforeDelay,
   kLaunchNotRepeated,
   kAttemptFenceDropped,
   kLostForgiven,

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "common/planted.h"
+#include "coordinator/core/in_place.h"
 #include "coordinator/core/restart.h"
 #include "coordinator/core/strikes.h"
 
@@ -63,6 +64,13 @@ bool TooManyInfraEnds(const Transaction& tx, Job& job) {
   return static_cast<int>(job.infra_ends_us.size()) > tx.options.infra_ends;
 }
 
+// "2 s", "1.5 s".
+std::string Seconds(std::chrono::milliseconds time) {
+  std::string text = std::to_string(time.count() / 1000);
+  if (time.count() % 1000 != 0) text += "." + std::to_string(1000 + time.count() % 1000).substr(1);
+  return text + " s";
+}
+
 void Settle(Transaction& tx, Job& job, const std::string& actor) {
   // Also when every rank completed meanwhile: an acknowledged wish is kept.
   if (job.destination == Destination::kCancel && !Planted(Plant::kCancelLost)) {
@@ -110,8 +118,18 @@ void Settle(Transaction& tx, Job& job, const std::string& actor) {
             "PAUSED", "restart policy");
     return;
   }
+  const std::string from = " from step " + std::to_string(NewestStep(job));
+  if (next.delay < tx.options.reservation && MayStay(tx, job)) {
+    Reserve(tx, job, job.last_slots, tx.now + next.delay, next.reason,
+            "attempt " + std::to_string(job.attempt + 1) + " on the same slots" +
+                (next.delay.count() == 0 ? "" : " in " + Seconds(next.delay)) + from + ", after " + next.message,
+            "restart policy");
+    return;
+  }
   job.not_before = tx.now + next.delay;
-  tx.Move(job, JobState::kBackoff, next.reason, next.message, "BACKOFF", "restart policy");
+  tx.Move(job, JobState::kBackoff, next.reason,
+          next.message + "; next attempt in " + std::to_string(next.delay.count()) + " ms" + from, "BACKOFF",
+          "restart policy");
 }
 
 }  // namespace
@@ -181,11 +199,50 @@ void Stop(Transaction& tx, Job& job, Destination destination, Reason cause, doub
   for (const std::string& node : NodesOf(job)) tx.Send(node, SendStop{job.id, job.attempt, grace_seconds, message});
 }
 
+void Reserve(Transaction& tx, Job& job, const std::vector<Slot>& slots, TimePoint not_before, Reason reason,
+             const std::string& message, const std::string& actor) {
+  // Committed before any message names it: this is the fence.
+  if (!Planted(Plant::kAttemptReused) || job.attempt == 0) ++job.attempt;
+  job.world_size = static_cast<int>(slots.size());
+  job.destination = Destination::kByOutcome;
+  job.cause = Reason::kNone;
+  job.running_since = job.checkpoint_time = {};
+  job.ranks.clear();
+  job.prepared.clear();
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    Rank rank;
+    rank.rank = static_cast<int>(i);
+    rank.node = slots[i].node;
+    rank.slot = slots[i].index;
+    rank.incarnation = tx.FindNode(rank.node)->incarnation;
+    job.ranks.push_back(rank);
+  }
+  job.resumed_step = NewestStep(job);
+  if (Planted(Plant::kResumesFromOldest) && !job.checkpoints.empty()) job.resumed_step = job.checkpoints.back().step;
+  job.not_before = not_before;
+  job.deadline = std::max(not_before, tx.now) + tx.options.reservation;
+  tx.Move(job, JobState::kReserved, reason, message, "RESERVED", actor);
+  for (const std::string& node : NodesOf(job)) tx.Send(node, SendPrepare{job.id});
+}
+
+void LaunchIfReady(Transaction& tx, Job& job, const std::string& actor) {
+  const std::set<std::string> nodes = NodesOf(job);
+  if (job.prepared.size() != nodes.size() && !Planted(Plant::kLaunchBeforeAllConfirm)) return;
+  if (tx.now < job.not_before && !Planted(Plant::kLaunchBeforeDelay)) return;
+  tx.Move(job, JobState::kStarting, Reason::kLaunching,
+          (nodes.size() == 1 ? "the worker" : "all " + std::to_string(nodes.size()) + " workers") +
+              std::string(" confirmed; starting ") + std::to_string(job.world_size) + " ranks",
+          "STARTING", actor);
+  if (job.started_us == 0) job.started_us = tx.wall_us;
+  tx.BeginAttempt(job.id);
+  for (const std::string& name : nodes) tx.Send(name, SendLaunch{job.id});
+}
+
 void Unreserve(Transaction& tx, Job& job, const std::string& why, const std::string& actor) {
   job.ranks.clear();
   job.prepared.clear();
-  // A moment's pause, or a worker that always refuses would be asked without end.
-  job.not_before = tx.now + tx.options.backoff_first;
+  // A moment's pause, or a worker that always refuses would be asked without end; and what is left of a delay.
+  job.not_before = std::max(job.not_before, tx.now + tx.options.backoff_first);
   tx.Move(job, JobState::kBackoff, Reason::kRetryDelay, "not placed: " + why, "NOT_PLACED", actor);
 }
 

@@ -9,6 +9,13 @@ namespace vicreg::core {
 // A rank is gone (exited or lost): the attempt stops, or if it was the last one, is settled into what comes next.
 void OnRankGone(Transaction& tx, Job& job, const std::string& actor);
 
+// Attempt n+1 on these slots: asks their workers. It is launched once all have confirmed, and not before `not_before`.
+void Reserve(Transaction& tx, Job& job, const std::vector<Slot>& slots, TimePoint not_before, Reason reason,
+             const std::string& message, const std::string& actor);
+
+// Of a reservation that all workers have confirmed and whose delay is over; of any other nothing happens yet.
+void LaunchIfReady(Transaction& tx, Job& job, const std::string& actor);
+
 // A reservation that will not start: the job keeps its place in the queue.
 void Unreserve(Transaction& tx, Job& job, const std::string& why, const std::string& actor);
 

@@ -3,6 +3,7 @@
 #include "common/planted.h"
 #include "coordinator/core/attempt.h"
 #include "coordinator/core/decide.h"
+#include "coordinator/core/in_place.h"
 #include "coordinator/core/index.h"
 #include "coordinator/core/node_timers.h"
 #include "coordinator/core/restart.h"
@@ -32,6 +33,13 @@ void GiveUp(Transaction& tx, const std::string& node, const std::string& why) {
   }
 }
 
+// A retry in place that waited for its delay alone: it keeps its slots only if it still may.
+void AfterDelay(Transaction& tx, Job& job) {
+  if (MayStay(tx, job)) return LaunchIfReady(tx, job, "coordinator");
+  Unreserve(tx, job, "since its delay began, a node was closed or a job that goes first wants its slots",
+            "coordinator");
+}
+
 }  // namespace
 
 void OnTime(Transaction& tx, std::chrono::milliseconds since_start) {
@@ -58,8 +66,12 @@ void OnTime(Transaction& tx, std::chrono::milliseconds since_start) {
     }
   }
   for (const Job* found : tx.HoldingJobs()) {
-    if (found->state == JobState::kReserved && tx.now >= found->deadline)
+    if (found->state != JobState::kReserved) continue;
+    if (tx.now >= found->deadline) {
       Unreserve(tx, tx.EditJob(found->id), "workers did not confirm within 10 s", "coordinator");
+    } else if (tx.now >= found->not_before && !found->prepared.empty() && found->prepared == NodesOf(*found)) {
+      AfterDelay(tx, tx.EditJob(found->id));
+    }
   }
   for (const Job* found : tx.DelayedJobs()) {
     if (tx.now >= found->not_before) {
@@ -72,41 +84,23 @@ void OnTime(Transaction& tx, std::chrono::milliseconds since_start) {
 
 namespace {
 
-void Reserve(Transaction& tx, const Placement& placement) {
+void Place(Transaction& tx, const Placement& placement) {
   Job& job = tx.EditJob(placement.job_id);
-  // Committed before any message names it: this is the fence.
-  if (!Planted(Plant::kAttemptReused) || job.attempt == 0) ++job.attempt;
-  job.world_size = static_cast<int>(placement.slots.size());
-  job.destination = Destination::kByOutcome;
-  job.cause = Reason::kNone;
-  job.running_since = job.checkpoint_time = {};
-  job.ranks.clear();
-  job.prepared.clear();
-  for (std::size_t i = 0; i < placement.slots.size(); ++i) {
-    Rank rank;
-    rank.rank = static_cast<int>(i);
-    rank.node = placement.slots[i].node;
-    rank.slot = placement.slots[i].index;
-    rank.incarnation = tx.FindNode(rank.node)->incarnation;
-    job.ranks.push_back(rank);
-  }
-  job.resumed_step = NewestStep(job);
-  if (Planted(Plant::kResumesFromOldest) && !job.checkpoints.empty()) job.resumed_step = job.checkpoints.back().step;
-  job.deadline = tx.now + tx.options.reservation;
-  const std::set<std::string> nodes = NodesOf(job);
+  std::set<std::string> nodes;
+  for (const Slot& slot : placement.slots) nodes.insert(slot.node);
   std::string where;
   for (const std::string& node : nodes) where += (where.empty() ? "" : ", ") + node;
-  tx.Move(job, JobState::kReserved, Reason::kReserving,
-          "attempt " + std::to_string(job.attempt) + ": " + std::to_string(job.world_size) + " slots on " + where,
-          "RESERVED", "scheduler");
-  for (const std::string& node : nodes) tx.Send(node, SendPrepare{job.id});
+  Reserve(tx, job, placement.slots, tx.now, Reason::kReserving,
+          "attempt " + std::to_string(job.attempt + 1) + ": " + std::to_string(placement.slots.size()) + " slots on " +
+              where,
+          "scheduler");
 }
 
 }  // namespace
 
 void Schedule(Transaction& tx) {
   Plan plan = MakePlan(tx);
-  for (const Placement& placement : plan.placements) Reserve(tx, placement);
+  for (const Placement& placement : plan.placements) Place(tx, placement);
   for (const Preemption& preemption : plan.preemptions) {
     Job& victim = tx.EditJob(preemption.victim);
     const std::chrono::duration<double> unsaved = victim.running_since == TimePoint{}
@@ -147,8 +141,10 @@ Foreseen PlanOf(const Transaction& tx, Job job) {
 
 void Recover(Transaction& tx) {
   for (const Job* found : tx.HoldingJobs()) {
-    if (found->state == JobState::kReserved)
-      Unreserve(tx, tx.EditJob(found->id), "the coordinator restarted before all workers confirmed", "coordinator");
+    if (found->state != JobState::kReserved) continue;
+    Job& job = tx.EditJob(found->id);
+    if (job.charges > 0) job.not_before = tx.now + BackoffAfter(job.charges, tx.options);  // below
+    Unreserve(tx, job, "the coordinator restarted before all workers confirmed", "coordinator");
   }
   // When a delay began is not stored: it begins anew, so that our restarts do not make a crash loop faster.
   for (const Job* found : tx.DelayedJobs()) {

@@ -141,15 +141,7 @@ void OnPrepared(Transaction& tx, const std::string& node, std::int64_t incarnati
     return;
   }
   job.prepared.insert(node);
-  const std::set<std::string> nodes = NodesOf(job);
-  if (job.prepared.size() != nodes.size() && !Planted(Plant::kLaunchBeforeAllConfirm)) return;
-  tx.Move(job, JobState::kStarting, Reason::kLaunching,
-          (nodes.size() == 1 ? "the worker" : "all " + std::to_string(nodes.size()) + " workers") +
-              std::string(" confirmed; starting ") + std::to_string(job.world_size) + " ranks",
-          "STARTING", "worker");
-  if (job.started_us == 0) job.started_us = tx.wall_us;
-  tx.BeginAttempt(job.id);
-  for (const std::string& name : nodes) tx.Send(name, SendLaunch{job.id});
+  LaunchIfReady(tx, job, "worker");
 }
 
 namespace {
@@ -189,7 +181,10 @@ void OnReport(Transaction& tx, const std::string& node, std::int64_t incarnation
     tx.refusal = "refused a report by node " + node + " (incarnation " + std::to_string(incarnation) + ") about job " +
                  report.job_id.substr(0, 80) + " attempt " + std::to_string(report.attempt) + " rank " +
                  std::to_string(report.rank) + ": " + WhyNotCurrent(found, node, incarnation, report);
-    answer(true);
+    // Whoever said it has ended, or is about to. A newer worker of that node would take the answer for its own, and end
+    // the rank that it has adopted.
+    const Node* sender = tx.FindNode(node);
+    if (sender == nullptr || sender->incarnation == incarnation) answer(true);
     return;
   }
   const Rank& before = *position(*found);

@@ -155,14 +155,23 @@ std::size_t Slots::free_count() const {
                          [](std::size_t sum, const Place& place) { return sum + place.free.size(); });
 }
 
+Shape ShapeOf(const Job& job, const Queue* queue) {
+  Shape shape{job.data_root, job.labels, job.excluded};
+  if (queue != nullptr) shape.labels.insert(shape.labels.end(), queue->labels.begin(), queue->labels.end());
+  return shape;
+}
+
+bool Suits(const Node& node, const Shape& shape) {
+  return Has(node.data_roots, shape.data_root) &&
+         std::all_of(shape.labels.begin(), shape.labels.end(), [&](const auto& l) { return Has(node.labels, l); });
+}
+
 Eligible EligibleFor(const Slots& slots, const Shape& shape, int world) {
   Eligible all, trusted;
   int trusted_total = 0;
   for (std::size_t i = 0; i < slots.places().size(); ++i) {
     const Node& node = *slots.places()[i].node;
-    if (!Has(node.data_roots, shape.data_root)) continue;
-    if (!std::all_of(shape.labels.begin(), shape.labels.end(), [&](const auto& l) { return Has(node.labels, l); }))
-      continue;
+    if (!Suits(node, shape)) continue;
     all.push_back(i);
     if (shape.excluded.count(node.name) != 0) continue;
     trusted.push_back(i);

@@ -29,6 +29,10 @@ struct Shape {
   std::set<std::string> excluded;
   auto operator<=>(const Shape&) const = default;
 };
+// `queue`: the job's; null: none of its name.
+Shape ShapeOf(const Job& job, const Queue* queue);
+// The node has the root and the labels, whatever failed there.
+bool Suits(const Node& node, const Shape& shape);
 
 class Slots {
  public:

@@ -25,7 +25,8 @@ bool IsEdge(JobState from, JobState to) {
     case kRunning:
       return to == kStopping || to == kSucceeded;
     case kStopping:
-      return to == kBackoff || to == kQueued || to == kPaused || to == kSucceeded || to == kFailed || to == kCancelled;
+      return to == kReserved || to == kBackoff || to == kQueued || to == kPaused || to == kSucceeded || to == kFailed ||
+             to == kCancelled;
     case kBackoff:
       return to == kQueued || to == kPaused || to == kCancelled;
     case kPaused:
@@ -44,6 +45,12 @@ std::optional<JobState> Leads(const std::string& kind) {
       {"PAUSED", kPaused},     {"SUCCEEDED", kSucceeded}, {"FAILED", kFailed},     {"CANCELLED", kCancelled}};
   const auto found = kKinds.find(kind);
   return found == kKinds.end() ? std::nullopt : std::optional(found->second);
+}
+
+std::vector<Slot> SlotsOf(const Job& job) {
+  std::vector<Slot> slots;
+  for (const Rank& rank : job.ranks) slots.push_back({rank.node, rank.slot});
+  return slots;
 }
 
 void CheckEvents(const State& before, const Transaction& tx, const State& after, Sentences& broken) {
@@ -70,6 +77,10 @@ void CheckEvents(const State& before, const Transaction& tx, const State& after,
     const bool to_itself = state == JobState::kStopping && to == state;
     if (to && !to_itself && !IsEdge(state, *to))
       broken.push_back(e.job_id + " went from " + Name(state) + " to " + Name(*to));
+    if (const Job& job = after.jobs.at(e.job_id); state == JobState::kStopping && to == JobState::kReserved &&
+                                                  job.attempt == e.attempt && job.state == JobState::kReserved &&
+                                                  SlotsOf(job) != SlotsOf(known->second))
+      broken.push_back(e.job_id + " was to stay where it was, and is elsewhere");
     if (to) state = *to;
   }
   if (seq != after.next_event_seq) broken.push_back("the number of the next event is wrong");
@@ -112,8 +123,7 @@ void CheckJob(const Job& job, Sentences& broken) {
   if (job.state == kSucceeded && !std::all_of(job.ranks.begin(), job.ranks.end(),
                                               [](const Rank& r) { return r.exit_reason == ExitReason::kCompleted; }))
     wrong("has a rank that did not complete");
-  if (job.held && job.state == kQueued) wrong("is queued although it is held");
-  if (job.state == kReserved && job.prepared == NodesOf(job)) wrong("waits for workers that have confirmed");
+  if (job.held && (job.state == kQueued || job.state == kReserved)) wrong("may start although it is held");
   if (job.state == kStarting && job.prepared != NodesOf(job)) wrong("was launched before all workers confirmed");
 }
 
@@ -154,8 +164,13 @@ std::vector<std::string> BrokenBy(const State& before, const Transaction& tx, co
     const bool rolled_back = std::any_of(tx.events().begin(), tx.events().end(), [&id = id](const Event& e) {
       return e.kind == "ROLLED_BACK" && e.job_id == id;
     });
-    if (const auto old = before.jobs.find(id); old != before.jobs.end())
+    if (const auto old = before.jobs.find(id); old != before.jobs.end()) {
       CheckChange(old->second, job, rolled_back, broken);
+      // The last of the workers has just confirmed. Of those that wait for a delay Overdue speaks.
+      if (job.state == JobState::kReserved && job.prepared == NodesOf(job) && job.prepared != old->second.prepared &&
+          job.not_before <= tx.now)
+        broken.push_back(Called(job) + "waits for workers that have confirmed");
+    }
     CheckJob(job, broken);
   }
   for (const Message& message : tx.messages()) {
@@ -165,6 +180,8 @@ std::vector<std::string> BrokenBy(const State& before, const Transaction& tx, co
     // Stopped in the same batch: the worker is told right after.
     if (state != JobState::kStarting && state != JobState::kStopping)
       broken.push_back("a launch of " + launch->job_id + ", which is not starting");
+    if (after.jobs.at(launch->job_id).not_before > tx.now)
+      broken.push_back("a launch of " + launch->job_id + " before its delay is over");
   }
   for (const auto& [name, node] : before.nodes) {
     if (after.nodes.at(name).incarnation < node.incarnation)
@@ -182,6 +199,8 @@ std::vector<std::string> Overdue(const State& state, TimePoint now) {
     const Explanation why = Explain(job, state.waiting);
     if (why.message.empty() || why.reason == Reason::kNone) wrong("does not say why");
     if (job.state == kReserved && job.deadline <= now) wrong("is past its deadline");
+    if (job.state == kReserved && job.not_before <= now && job.prepared == NodesOf(job))
+      wrong("waits for workers that have confirmed");
     if (job.state == kBackoff && job.not_before <= now) wrong("is past its delay");
     if (!HoldsProcesses(job)) continue;
     if (std::all_of(job.ranks.begin(), job.ranks.end(), [](const Rank& r) { return r.settled(); }))

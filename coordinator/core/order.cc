@@ -15,29 +15,24 @@ Order::Order(std::map<std::string, int> held, const Transaction& state)
   }
 }
 
-bool Order::Later(const Turn& a, const Turn& b) {
-  if (a.priority != b.priority) return a.priority < b.priority;
-  return std::pair(a.share, a.queue_seq) > std::pair(b.share, b.queue_seq);
-}
-
 void Order::Enter(Classes::iterator alike) {
   const QueuedClass& queued = alike->second;
   const Job* oldest = queued.Front();
   if (oldest == nullptr) return;
-  heap_.push_back({queued.priority(), ShareOf(queued.project()), oldest->queue_seq, alike});
+  heap_.push_back({{queued.priority(), ShareOf(queued.project()), oldest->queue_seq}, alike});
   std::push_heap(heap_.begin(), heap_.end(), Later);
 }
 
 const Job* Order::Next() {
   while (!heap_.empty()) {
     std::pop_heap(heap_.begin(), heap_.end(), Later);
-    const Turn turn = heap_.back();
+    const Entry entry = heap_.back();
     heap_.pop_back();
-    if (turn.share != ShareOf(turn.alike->second.project())) {  // slots were given to its project since
-      Enter(turn.alike);
+    if (entry.turn.share != ShareOf(entry.alike->second.project())) {  // slots were given to its project since
+      Enter(entry.alike);
       continue;
     }
-    current_ = turn.alike;
+    current_ = entry.alike;
     return current_->second.Front();
   }
   return nullptr;

@@ -5,11 +5,23 @@
 
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "coordinator/core/transaction.h"
 
 namespace vicreg::core {
+
+// What decides whose turn it is.
+struct Turn {
+  int priority = 0;
+  double share = 0;  // slots its project holds, for its weight
+  std::int64_t queue_seq = 0;
+};
+inline bool Before(const Turn& a, const Turn& b) {
+  if (a.priority != b.priority) return a.priority > b.priority;
+  return std::pair(a.share, a.queue_seq) < std::pair(b.share, b.queue_seq);
+}
 
 class Order {
  public:
@@ -27,20 +39,18 @@ class Order {
  private:
   using Classes = std::map<std::string, QueuedClass>;
   // What a class was worth when it was put into the heap; its share may only have grown since.
-  struct Turn {
-    int priority = 0;
-    double share = 0;
-    std::int64_t queue_seq = 0;
+  struct Entry {
+    Turn turn;
     Classes::iterator alike;
   };
-  static bool Later(const Turn& a, const Turn& b);
+  static bool Later(const Entry& a, const Entry& b) { return Before(b.turn, a.turn); }
   double ShareOf(const std::string& project) const { return held_.at(project) / weight_.at(project); }
   void Enter(Classes::iterator alike);
 
   std::map<std::string, int> held_;
   std::map<std::string, double> weight_;
   Classes classes_;
-  std::vector<Turn> heap_;
+  std::vector<Entry> heap_;
   Classes::iterator current_;
 };
 

@@ -139,9 +139,7 @@ NextMove DecideAfterEnd(const Job& job, const AttemptEnd& end, std::int64_t newe
                         : blame == Class::kUser           ? Reason::kCrash
                         : end.reason == ExitReason::kLost ? Reason::kNodeLost
                                                           : Reason::kInfra;
-  return {
-      NextMove::Kind::kRetry, reason, delay, charges,
-      end.what + "; next attempt in " + std::to_string(delay.count()) + " ms from step " + std::to_string(newest_step)};
+  return {NextMove::Kind::kRetry, reason, delay, charges, end.what};
 }
 
 }  // namespace vicreg::core

@@ -23,8 +23,8 @@ struct NextMove {
   enum class Kind { kSucceed, kRetry, kFail } kind;
   Reason reason;
   std::chrono::milliseconds delay{0};
-  int charges = 0;  // of the restart budget, after this attempt
-  std::string message;
+  int charges = 0;                   // of the restart budget, after this attempt
+  std::string message;               // of a retry: after what; the caller says when and where
   std::int64_t substitute_step = 0;  // > 0: a rollback; the batch of this step gives way to another draw
   bool final = false;                // kFail: no retry can mend it (bad config, bad data)
 };

@@ -73,14 +73,6 @@ class Pass {
     return pools_.emplace(kind, std::move(pool)).first->second;
   }
 
-  // What it and its queue ask of nodes.
-  Shape ShapeOf(const Job& job) const {
-    Shape shape{job.data_root, job.labels, job.excluded};
-    if (const Queue* queue = state_.FindQueue({job.project, job.queue}); queue != nullptr)
-      shape.labels.insert(shape.labels.end(), queue->labels.begin(), queue->labels.end());
-    return shape;
-  }
-
   static const Candidates& CandidatesOf(Pool& pool, const Shape& shape, int min_world) {
     const auto [found, added] = pool.candidates.try_emplace({shape, shape.excluded.empty() ? 0 : min_world});
     Candidates& here = found->second;
@@ -111,7 +103,7 @@ class Pass {
   int Give(const Job& job, const std::string& alike) {
     Pool& pool = PoolOf(job.slot_kind);
     const Queue* queue = state_.FindQueue({job.project, job.queue});
-    const Shape shape = ShapeOf(job);
+    const Shape shape = ShapeOf(job, queue);
     const Candidates& candidates = CandidatesOf(pool, shape, job.min_world);
     const Eligible& eligible = candidates.nodes;
     const int allowed = AllowedTo(job);
@@ -193,7 +185,8 @@ class Pass {
     const int most = job.world_size + std::min(job.max_world - job.world_size, AllowedTo(job));
     Slots without = pool.now;
     for (const Rank& rank : job.ranks) without.Free({rank.node, rank.slot});
-    const Eligible eligible = EligibleFor(without, ShapeOf(job), job.min_world);
+    const Eligible eligible =
+        EligibleFor(without, ShapeOf(job, state_.FindQueue({job.project, job.queue})), job.min_world);
     const auto slots = Pick(without, eligible, job.min_world, most, job.topology);
     if (static_cast<int>(slots.size()) > job.world_size)
       plan_.growths.push_back({job.id, static_cast<int>(slots.size())});

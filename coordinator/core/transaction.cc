@@ -156,6 +156,16 @@ std::size_t Transaction::QueuedCount(const std::string& project) const {
   return count;
 }
 
+bool Transaction::AnyOldestQueued(const std::function<bool(const Job&)>& is) const {
+  for (const auto& [name, alike] : state_.queued) {
+    const auto oldest = std::find_if(alike.jobs.begin(), alike.jobs.end(),
+                                     [&](const Age& age) { return jobs_.count(age.second) == 0; });
+    if (oldest != alike.jobs.end() && is(state_.jobs.at(oldest->second))) return true;
+  }
+  return std::any_of(jobs_.begin(), jobs_.end(),
+                     [&](const auto& entry) { return entry.second.state == JobState::kQueued && is(entry.second); });
+}
+
 const Job* QueuedClass::Front() const {
   const bool stored = stored_ != stored_end_;
   if (!changed_.empty() && (!stored || AgeOf(*changed_.back()) < *stored_)) return changed_.back();

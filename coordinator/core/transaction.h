@@ -131,6 +131,8 @@ class Transaction {
   // By class; they look into this transaction, which must not change meanwhile.
   std::map<std::string, QueuedClass> QueuedClasses() const;
   std::size_t QueuedCount(const std::string& project) const;
+  // Is there a class of queued jobs whose oldest is so?
+  bool AnyOldestQueued(const std::function<bool(const Job&)>& is) const;
   std::vector<const Node*> Nodes() const;
 
   // Changes state, reason and sentence, and records it as one event.
@@ -144,6 +146,8 @@ class Transaction {
     waiting_ = std::move(waiting);
     next_pass_ = next_pass;
   }
+  // As of the newest pass.
+  const std::map<std::string, Explanation>& waiting() const { return waiting_ ? *waiting_ : state_.waiting; }
   // Something happened that may let a waiting job start, or add one.
   void Wake() { woken_ = true; }
   // A pass has seen all that happened so far.

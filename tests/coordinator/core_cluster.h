@@ -183,7 +183,16 @@ class CoreCluster {
       ExitAll(id, ExitReason::kData);
     } else {
       Exit(id, 0, ExitReason::kSignalled);
-      if (state_wanted == kBackoff) ExitAll(id, ExitReason::kAborted);
+      if (state_wanted == kBackoff) {
+        // On a node that was closed meanwhile it cannot stay.
+        const std::string node = job(id).ranks[0].node;
+        const auto set = [&](AdminState admin) {
+          EXPECT_TRUE(Decide([&](Transaction& tx) { return SetNodeAdmin(tx, node, admin, 1, "test"); }).ok());
+        };
+        set(AdminState::kCordoned);
+        ExitAll(id, ExitReason::kAborted);
+        set(AdminState::kOpen);
+      }
     }
     EXPECT_EQ(job(id).state, state_wanted);
     return job(id);

@@ -127,7 +127,7 @@ TEST_F(Scheduler, SlotOfALostRankStaysTakenUntilItsAttemptIsSettled) {
   ASSERT_EQ(c.job("job").ranks[1].node, "a");
   EXPECT_TRUE(c.Reconnect("a", {{"job", 1, 0}}).ok());  // rank 1 is gone
   ASSERT_EQ(c.job("job").state, JobState::kStopping);
-  c.SubmitJob("other", 3);
+  Wants("other", 3, Priority(1));
   c.Plan();
   EXPECT_EQ(c.job("other").state, JobState::kQueued);
   c.ExitAll("job", ExitReason::kAborted);

@@ -510,7 +510,9 @@ TEST_F(Service, RestartedCoordinatorKeepsTheIncarnationOfAWorker) {
   const v1::Welcome welcome = worker.Next(v1::ConnectResponse::kWelcome).welcome();
   EXPECT_EQ(welcome.incarnation(), 1);
   EXPECT_EQ(welcome.term(), 2);
-  EXPECT_EQ(Get(id).ranks(0).state(), "LOST");
+  EXPECT_EQ(Get(id).attempt(), 2);
+  EXPECT_THAT(Get(id).message(),
+              HasSubstr("attempt 2 on the same slots in 1 s from step 0, after rank 0 on a ended with LOST"));
 }
 
 // ---- hostile bytes ----

@@ -254,7 +254,7 @@ TEST_F(Wishes, OutOfMemoryIsTriedOnceMore) {
   Add("a", 1);
   Runs("job", 1);
   c.Exit("job", 0, ExitReason::kHostOom);
-  EXPECT_EQ(state("job"), JobState::kBackoff);
+  EXPECT_EQ(state("job"), JobState::kReserved);
   c.PassWithHeartbeats(seconds(2));
   c.ConfirmAll("job");
   c.Save("job", 10);  // progress does not make it larger memory

@@ -133,8 +133,10 @@ void ServerEnd::OnBroken() {
 void ServerEnd::OnRequest(const v1::ConnectRequest& message) {
   if (coordinator() == nullptr) return;
   const auto self = shared_from_this();
-  // Said twice, and the second time whenever: after reconnects, and to whoever is the coordinator then.
-  if (world_.repeats && !message.has_register_() && world_.random.Chance(5)) {
+  // Said twice, and the second time whenever: after reconnects, and to whoever is the coordinator then. Mostly ends of
+  // ranks, as there are few, and the next attempt may be on its way.
+  const int often = message.has_report() && message.report().has_exited() ? 40 : 5;
+  if (world_.repeats && !message.has_register_() && world_.random.Chance(often)) {
     world_.events.After(world_.random.Between(milliseconds(1), seconds(60)), [self, message] {
       if (self->world_.coordinator == nullptr) return;
       self->generation_ = self->world_.coordinator->generation();

@@ -116,9 +116,21 @@ void Ledger::CheckNodes(const core::State& before, const core::Transaction& tx, 
   }
 }
 
+namespace {
+
+// The next attempt of a job that crashed, on the slots it has.
+bool InPlace(const core::Event& event) { return event.kind == "RESERVED" && event.actor == "restart policy"; }
+
+}  // namespace
+
 void Ledger::CheckPlacement(const core::Transaction& tx, const core::Event& event, const core::Job& job) {
   if (event.kind != "RESERVED" || event.attempt != job.attempt) return;
   Seen& seen = seen_[job.id];
+  // Told apart by what nobody but a retry in place is told: its delay, which the ledger counts for itself.
+  auto& may_start = may_start_[{job.id, job.attempt}];
+  may_start = tx.now;
+  if (InPlace(event) && event.reason != Reason::kRollback)
+    may_start += tx.options.backoff_first * (1 << (std::max(job.charges, 1) - 1));
   if (job.attempt <= seen.attempt)
     world_.Wrong(job.id + " has attempt " + std::to_string(job.attempt) + " for the second time");
   if (seen.retry && tx.now - seen.backoff_since < tx.options.backoff_first)
@@ -169,14 +181,14 @@ void Ledger::CheckCharges(const core::Transaction& tx, const core::Event& event,
   Seen& seen = seen_[job.id];
   const auto settles = [&](const core::Event& e) {
     return e.job_id == job.id &&
-           (e.kind == "BACKOFF" || e.kind == "QUEUED" || e.kind == "PAUSED" || e.kind == "CANCELLED");
+           (e.kind == "BACKOFF" || e.kind == "QUEUED" || e.kind == "PAUSED" || e.kind == "CANCELLED" || InPlace(e));
   };
   // Two in one commit: whose charge it is cannot be told.
   const bool alone = std::count_if(tx.events().begin(), tx.events().end(), settles) == 1;
   const bool charged = alone && job.charges > seen.charges;
-  if (event.kind == "BACKOFF") {
+  if (event.kind == "BACKOFF" || InPlace(event)) {
     seen.backoff_since = tx.now;
-    seen.retry = event.reason != Reason::kRollback;
+    seen.retry = event.kind == "BACKOFF" && event.reason != Reason::kRollback;
     if (charged && event.reason != Reason::kCrash && event.reason != Reason::kHang)
       world_.Wrong(job.id + " was charged for an end that was not its fault");
   } else if (settles(event) && charged) {
@@ -245,6 +257,9 @@ void Ledger::OnSpawn(const worker::Key& key, const std::string& node, int slot) 
   if (!added) world_.Wrong(worker::Text(key) + " was started twice");
   if (resumed_.count({std::get<0>(key), std::get<1>(key)}) == 0)
     world_.Wrong(worker::Text(key) + " was started before its attempt was committed");
+  if (const auto from = may_start_.find({std::get<0>(key), std::get<1>(key)});
+      from != may_start_.end() && world_.events.now() < from->second)
+    world_.Wrong(worker::Text(key) + " was started before its delay was over");
 }
 
 void Ledger::OnProcessEnd(const worker::Key& key, int wait_status) { ended_[key] = wait_status; }

@@ -83,6 +83,7 @@ class Ledger {
   std::map<worker::Key, int> last_words_;                        // exit code
   std::map<std::pair<std::string, int>, std::int64_t> steps_;    // job, attempt -> newest step
   std::map<std::pair<std::string, int>, std::int64_t> resumed_;  // as committed with the attempt
+  std::map<std::pair<std::string, int>, TimePoint> may_start_;   // job, attempt -> when its delay is over
   std::set<std::pair<std::string, int>> trained_;
   std::set<worker::Key> hung_;
   std::size_t events_before_ = 0;  // of the transaction, before a report

@@ -25,6 +25,7 @@ std::span<const PlantInfo> Plants() {
       {Plant::kAttemptReused, "attempt-reused", "an attempt gets the number of the one before"},
       {Plant::kLaunchBeforeAllConfirm, "launch-before-all-confirm",
        "ranks are launched when the first worker has confirmed"},
+      {Plant::kLaunchBeforeDelay, "launch-before-delay", "a retry in place does not wait for its delay"},
       {Plant::kLaunchNotRepeated, "launch-not-repeated", "a Launch that was lost with its stream is not sent again"},
       {Plant::kAttemptFenceDropped, "attempt-fence-dropped", "reports of older attempts count"},
       {Plant::kLostForgiven, "lost-forgiven", "a heartbeat brings a lost node back, with the ranks that were given up"},
