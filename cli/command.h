@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cli/client.h"
+#include "cli/listing.h"
 #include "common/status.h"
 
 namespace vicreg::cli {
@@ -26,6 +27,14 @@ struct Cli {
 
 // `-o, --output`, one of `formats`, the first by default.
 void AddOutput(CLI::App& command, std::string& output, const std::vector<std::string>& formats);
+// `-o`, `--columns` and `--sort`, of commands that list things.
+void AddForm(CLI::App& command, Form& form);
+// InvalidArgument: no such column.
+absl::Status Print(const Cli& cli, Listing listing, const Form& form);
+
+// Says what `text` makes; with `watch` again every 2 s until Ctrl-C, over the picture before on a terminal. Elsewhere
+// only lines that are new since the time before: `text` should then leave out what always changes.
+absl::StatusOr<int> Show(const std::function<absl::StatusOr<std::string>()>& text, bool watch);
 
 void AddDevelopment(Cli& cli);  // up, down
 void AddSubmit(Cli& cli);       // submit, validate, explain

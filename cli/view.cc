@@ -41,8 +41,11 @@ double Done(const v1::Job& job) {
   return job.total_steps() > 0 ? static_cast<double>(job.step()) / static_cast<double>(job.total_steps()) : 0;
 }
 
-std::vector<std::string> ListHeader() {
-  return {"ID", "NAME", "STATE", "REASON", "PRIO", "SLOTS", "STEP", "ETA", "AGE", "OWNER"};
+std::vector<Column> ListColumns() {
+  return {
+      {"ID"},           {"NAME"}, {"STATE"}, {"REASON"},        {"PRIO"},        {"SLOTS"},         {"STEP"},
+      {"ETA"},          {"AGE"},  {"OWNER"}, {"PROJECT", true}, {"QUEUE", true}, {"ATTEMPT", true}, {"VERDICT", true},
+      {"MESSAGE", true}};
 }
 
 std::vector<std::string> ListRow(const v1::Job& job, std::int64_t now_us) {
@@ -58,11 +61,17 @@ std::vector<std::string> ListRow(const v1::Job& job, std::int64_t now_us) {
           step,
           job.has_eta_seconds() ? Duration(job.eta_seconds()) : "-",
           Ago(job.submitted_us(), now_us),
-          Printable(job.owner())};
+          Printable(job.owner()),
+          job.spec().project(),
+          job.spec().queue(),
+          std::to_string(job.attempt()),
+          job.verdict(),
+          Printable(job.message())};
 }
 
-std::vector<std::string> NodeHeader() {
-  return {"NAME", "STATE", "SLOTS(used/all)", "DATA ROOTS", "HEARD", "VERSION", "MESSAGE"};
+std::vector<Column> NodeColumns() {
+  return {{"NAME"},    {"STATE"},   {"SLOTS(used/all)"}, {"DATA ROOTS"},    {"HEARD"},
+          {"VERSION"}, {"MESSAGE"}, {"LABELS", true},    {"STRIKES", true}, {"INCARNATION", true}};
 }
 
 std::vector<std::string> NodeRow(const v1::Node& node, std::int64_t now_us) {
@@ -80,7 +89,10 @@ std::vector<std::string> NodeRow(const v1::Node& node, std::int64_t now_us) {
       roots.empty() ? "none" : roots,
       Ago(node.last_heard_us(), now_us) + " ago",
       Printable(node.build()),
-      Printable(node.message())};
+      Printable(node.message()),
+      Joined(node.labels()),
+      std::to_string(node.strikes()),
+      std::to_string(node.incarnation())};
 }
 
 std::string TopNodes(std::vector<v1::Node> nodes, const std::vector<v1::Job>& jobs, std::int64_t now_us, bool header) {

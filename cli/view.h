@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/listing.h"
 #include "vicreg/v1/cluster_service.pb.h"
 #include "vicreg/v1/jobs_service.pb.h"
 
@@ -18,10 +19,10 @@ std::string ShortId(const std::string& id);
 double Done(const v1::Job& job);
 
 // Rows of `vicreg list`.
-std::vector<std::string> ListHeader();
+std::vector<Column> ListColumns();
 std::vector<std::string> ListRow(const v1::Job& job, std::int64_t now_us);
 
-std::vector<std::string> NodeHeader();
+std::vector<Column> NodeColumns();
 std::vector<std::string> NodeRow(const v1::Node& node, std::int64_t now_us);
 
 // `vicreg top`: nodes with the jobs whose ranks they hold, the fullest first; and the ranks of one job.

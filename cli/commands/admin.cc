@@ -10,6 +10,7 @@
 #include "cli/development/cluster.h"
 #include "cli/exit_code.h"
 #include "cli/json.h"
+#include "cli/listing.h"
 #include "cli/text.h"
 
 namespace vicreg::cli {
@@ -19,8 +20,8 @@ absl::StatusOr<int> Snapshot(const Cli& cli, const std::string& output) {
   const auto client = cli.Connect();
   ASSIGN_OR_RETURN(const v1::TakeSnapshotResponse answer,
                    client->Call(client->cluster(), &v1::ClusterService::Stub::TakeSnapshot, v1::TakeSnapshotRequest()));
-  if (output == "json") {
-    std::cout << ToJson(answer).dump(2) << "\n";
+  if (output != "table") {
+    std::cout << Written(ToJson(answer), output);
   } else {
     std::cout << Printable(answer.path()) << "  " << Grouped(answer.bytes()) << " bytes  sha256 "
               << answer.sha256().substr(0, 16) << "\n";
@@ -69,7 +70,7 @@ void AddAdmin(Cli& cli) {
     const auto output = std::make_shared<std::string>();
     CLI::App* command = admin->add_subcommand(
         "snapshot", "Copy the store as of now beneath the coordinator's folder; it serves on meanwhile");
-    AddOutput(*command, *output, {"table", "json"});
+    AddOutput(*command, *output, {"table", "json", "yaml"});
     command->callback([&cli, output] { cli.run = [&cli, output] { return Snapshot(cli, *output); }; });
   }
   {

@@ -5,6 +5,7 @@
 
 #include "cli/command.h"
 #include "cli/json.h"
+#include "cli/listing.h"
 #include "cli/text.h"
 #include "cli/view.h"
 #include "common/enum_names.h"
@@ -13,20 +14,15 @@
 namespace vicreg::cli {
 namespace {
 
-absl::StatusOr<int> ListNodes(const Cli& cli, const std::string& output) {
+absl::StatusOr<int> ListNodes(const Cli& cli, const Form& form) {
   const auto client = cli.Connect();
   ASSIGN_OR_RETURN(const v1::ListNodesResponse answer,
                    client->Call(client->cluster(), &v1::ClusterService::Stub::ListNodes, v1::ListNodesRequest()));
-  if (output == "json") {
-    nlohmann::ordered_json json = {{"version", "v1"}, {"nodes", nlohmann::ordered_json::array()}};
-    for (const v1::Node& node : answer.nodes()) json["nodes"].push_back(ToJson(node));
-    std::cout << json.dump(2) << "\n";
-    return 0;
-  }
-  std::vector<std::vector<std::string>> rows;
-  for (const v1::Node& node : answer.nodes()) rows.push_back(NodeRow(node, NowUs()));
-  std::cout << Table(cli.no_headers ? std::vector<std::string>{} : NodeHeader(), rows);
-  if (rows.empty()) std::cerr << "no nodes yet: start a worker with `vicreg up` or vicreg-worker\n";
+  Listing listing{"nodes", NodeColumns(), {}};
+  for (const v1::Node& node : answer.nodes())
+    listing.items.push_back({node.name(), NodeRow(node, NowUs()), ToJson(node)});
+  RETURN_IF_ERROR(Print(cli, std::move(listing), form));
+  if (answer.nodes().empty()) std::cerr << "no nodes yet: start a worker with `vicreg up` or vicreg-worker\n";
   return 0;
 }
 
@@ -42,8 +38,8 @@ absl::StatusOr<v1::Node> FindNode(Client& client, const std::string& name) {
 absl::StatusOr<int> DescribeNode(const Cli& cli, const std::string& name, const std::string& output) {
   const auto client = cli.Connect();
   ASSIGN_OR_RETURN(const v1::Node node, FindNode(*client, name));
-  if (output == "json") {
-    std::cout << ToJson(node).dump(2) << "\n";
+  if (output != "table") {
+    std::cout << Written(ToJson(node), output);
     return 0;
   }
   std::vector<std::vector<std::string>> facts = {{"name", Printable(node.name())},
@@ -133,10 +129,10 @@ absl::StatusOr<int> Version(const Cli& cli, const std::string& output) {
   client->set_patience(std::chrono::milliseconds(500));
   // This program's version does not depend on anybody answering.
   const auto answer = client->Call(client->cluster(), &v1::ClusterService::Stub::GetCluster, v1::GetClusterRequest());
-  if (output == "json") {
+  if (output != "table") {
     nlohmann::ordered_json json = {{"client", kVersion}};
     if (answer.ok()) json["coordinator"] = ToJson(*answer);
-    std::cout << json.dump(2) << "\n";
+    std::cout << Written(json, output);
   } else {
     std::cout << "vicreg " << kVersion << "\n";
     std::cout << "coordinator "
@@ -151,15 +147,15 @@ absl::StatusOr<int> Version(const Cli& cli, const std::string& output) {
 
 void AddCluster(Cli& cli) {
   {
-    const auto output = std::make_shared<std::string>();
+    const auto listed = std::make_shared<Form>();
     CLI::App* node = cli.app.add_subcommand("node", "The machines that train")->require_subcommand(1);
     CLI::App* command = node->add_subcommand("list", "All nodes ever seen, with their slots and data roots");
-    AddOutput(*command, *output, {"table", "json"});
-    command->callback([&cli, output] { cli.run = [&cli, output] { return ListNodes(cli, *output); }; });
+    AddForm(*command, *listed);
+    command->callback([&cli, listed] { cli.run = [&cli, listed] { return ListNodes(cli, *listed); }; });
     const auto name = std::make_shared<std::string>(), form = std::make_shared<std::string>();
     CLI::App* describe = node->add_subcommand("describe", "Everything about one node, and the ranks it holds");
     describe->add_option("NODE", *name, "Its name")->required();
-    AddOutput(*describe, *form, {"table", "json"});
+    AddOutput(*describe, *form, {"table", "json", "yaml"});
     describe->callback(
         [&cli, name, form] { cli.run = [&cli, name, form] { return DescribeNode(cli, *name, *form); }; });
     AddNodeChange(cli, *node, "cordon", "Place nothing new there; what runs runs on", v1::NODE_ADMIN_CORDONED);
@@ -176,7 +172,7 @@ void AddCluster(Cli& cli) {
   {
     const auto output = std::make_shared<std::string>();
     CLI::App* command = cli.app.add_subcommand("version", "Version of this program and of the coordinator");
-    AddOutput(*command, *output, {"table", "json"});
+    AddOutput(*command, *output, {"table", "json", "yaml"});
     command->callback([&cli, output] { cli.run = [&cli, output] { return Version(cli, *output); }; });
   }
 }

@@ -10,6 +10,7 @@
 #include "cli/command.h"
 #include "cli/exit_code.h"
 #include "cli/json.h"
+#include "cli/listing.h"
 #include "cli/text.h"
 #include "cli/view.h"
 #include "common/enum_names.h"
@@ -22,11 +23,12 @@ namespace {
 struct Options {
   std::vector<std::string> ids, states;
   std::string project, queue;
-  bool mine = false;
-  std::string output, grace = "10s", folder;
+  bool mine = false, watch = false;
+  Form form;
+  std::string output, grace = "10s", folder, reason;
 };
 
-absl::StatusOr<int> List(const Cli& cli, const Options& options) {
+absl::StatusOr<Listing> ListedJobs(Client& client, const Options& options) {
   std::vector<v1::JobState> states;
   for (std::string name : options.states) {
     std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::toupper(c); });
@@ -36,7 +38,7 @@ absl::StatusOr<int> List(const Cli& cli, const Options& options) {
                                         "\"; expected e.g. QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED");
     states.push_back(state);
   }
-  ASSIGN_OR_RETURN(std::vector<v1::Job> jobs, cli.Connect()->List(states));
+  ASSIGN_OR_RETURN(std::vector<v1::Job> jobs, client.List(states));
   const passwd* user = getpwuid(getuid());
   const std::string me = user == nullptr ? std::to_string(getuid()) : user->pw_name;
   std::erase_if(jobs, [&](const v1::Job& job) {
@@ -44,26 +46,37 @@ absl::StatusOr<int> List(const Cli& cli, const Options& options) {
     return (!options.project.empty() && job.spec().project() != options.project) ||
            (!options.queue.empty() && job.spec().queue() != options.queue) || (options.mine && owner != me);
   });
-  if (options.output == "json") {
-    nlohmann::ordered_json json = {{"version", "v1"}, {"jobs", nlohmann::ordered_json::array()}};
-    for (const v1::Job& job : jobs) json["jobs"].push_back(JobToJson(job));
-    std::cout << json.dump(2) << "\n";
+  Listing listing{"jobs", ListColumns(), {}};
+  for (const v1::Job& job : jobs) listing.items.push_back({job.id(), ListRow(job, NowUs()), JobToJson(job)});
+  return listing;
+}
+
+absl::StatusOr<int> List(const Cli& cli, Options options) {
+  Form& form = options.form;
+  const auto client = cli.Connect();
+  if (!options.watch) {
+    ASSIGN_OR_RETURN(Listing listing, ListedJobs(*client, options));
+    const bool empty = listing.items.empty();
+    RETURN_IF_ERROR(Print(cli, std::move(listing), form));
+    if (empty) std::cerr << "no such jobs: `vicreg list` shows all, `vicreg submit FILE` makes one\n";
     return 0;
   }
-  if (options.output == "name") {
-    for (const v1::Job& job : jobs) std::cout << job.id() << "\n";
-    return 0;
-  }
-  std::vector<std::vector<std::string>> rows;
-  for (const v1::Job& job : jobs) rows.push_back(ListRow(job, NowUs()));
-  std::cout << Table(cli.no_headers ? std::vector<std::string>{} : ListHeader(), rows);
-  if (jobs.empty()) std::cerr << (states.empty() ? "no jobs yet: vicreg submit FILE\n" : "no jobs in this state\n");
-  return 0;
+  if (form.output != "table" && form.output != "wide")
+    return absl::InvalidArgumentError("--watch shows a table: for programs there is `vicreg events -w -o jsonl`");
+  // Without what changes all the time, a line is said again only when something happened.
+  if (form.columns.empty() && isatty(STDOUT_FILENO) != 1)
+    form.columns = {"id", "name", "state", "reason", "prio", "slots", "attempt", "message"};
+  return Show(
+      [&]() -> absl::StatusOr<std::string> {
+        ASSIGN_OR_RETURN(Listing listing, ListedJobs(*client, options));
+        return Render(std::move(listing), form, !cli.no_headers);
+      },
+      /*watch=*/true);
 }
 
 absl::StatusOr<int> DescribeOne(const Cli& cli, const Options& options) {
   ASSIGN_OR_RETURN(const v1::Job job, cli.Connect()->Get(options.ids.front()));
-  std::cout << (options.output == "json" ? JobToJson(job).dump(2) + "\n" : Describe(job, NowUs()));
+  std::cout << (options.output == "table" ? Describe(job, NowUs()) : Written(JobToJson(job), options.output));
   return 0;
 }
 
@@ -79,6 +92,7 @@ absl::StatusOr<int> Cancel(const Cli& cli, const Options& options) {
     request.set_id(id);
     request.set_request_id(NewUuid());
     request.set_grace_seconds(grace);
+    request.set_note(options.reason);
     ASSIGN_OR_RETURN(const v1::CancelJobResponse answer,
                      client->Call(client->jobs(), &v1::JobsService::Stub::CancelJob, request));
     std::cout << ShortId(id) << "  " << ShortName(answer.job().state()) << "  " << Printable(answer.job().message())
@@ -173,7 +187,8 @@ void AddJobs(Cli& cli) {
     command->add_option("--project", options->project, "Only jobs of this project");
     command->add_option("--queue", options->queue, "Only jobs of this queue");
     command->add_flag("--mine", options->mine, "Only jobs of the user who asks");
-    AddOutput(*command, options->output, {"table", "json", "name"});
+    command->add_flag("-w,--watch", options->watch, "Again every 2 s, until Ctrl-C; into a file only what changes");
+    AddForm(*command, options->form);
     command->callback([&cli, options] { cli.run = [&cli, options] { return List(cli, *options); }; });
   }
   {
@@ -182,7 +197,7 @@ void AddJobs(Cli& cli) {
         cli.app.add_subcommand("describe", "Everything about one job: state and why, progress, ranks, checkpoints")
             ->alias("get");
     command->add_option("ID", options->ids, "Job id or the beginning of it")->required()->expected(1);
-    AddOutput(*command, options->output, {"table", "json"});
+    AddOutput(*command, options->output, {"table", "json", "yaml"});
     command->callback([&cli, options] { cli.run = [&cli, options] { return DescribeOne(cli, *options); }; });
   }
   {
@@ -190,6 +205,7 @@ void AddJobs(Cli& cli) {
     CLI::App* command = cli.app.add_subcommand("cancel", "End jobs; answers when the wish is durable");
     command->add_option("ID", options->ids, "Job ids or the beginnings of them")->required();
     command->add_option("--grace", options->grace, "Time the ranks get to stop by themselves")->capture_default_str();
+    command->add_option("--reason", options->reason, "Why, shown in the events");
     command->callback([&cli, options] { cli.run = [&cli, options] { return Cancel(cli, *options); }; });
   }
   {
@@ -197,6 +213,7 @@ void AddJobs(Cli& cli) {
     options->grace = "0s";
     CLI::App* command = cli.app.add_subcommand("kill", "Cancel without grace: what was not saved is lost");
     command->add_option("ID", options->ids, "Job ids or the beginnings of them")->required();
+    command->add_option("--reason", options->reason, "Why, shown in the events");
     command->callback([&cli, options] { cli.run = [&cli, options] { return Cancel(cli, *options); }; });
   }
   {

@@ -5,30 +5,27 @@
 
 #include "cli/command.h"
 #include "cli/json.h"
+#include "cli/listing.h"
 #include "cli/text.h"
 #include "cli/view.h"
 
 namespace vicreg::cli {
 namespace {
 
-absl::StatusOr<int> ListQueues(const Cli& cli, const std::string& output) {
+absl::StatusOr<int> ListQueues(const Cli& cli, const Form& form) {
   const auto client = cli.Connect();
   ASSIGN_OR_RETURN(const v1::ListQueuesResponse answer,
                    client->Call(client->cluster(), &v1::ClusterService::Stub::ListQueues, v1::ListQueuesRequest()));
-  if (output == "json") {
-    std::cout << ToJson(answer).dump(2) << "\n";
-    return 0;
-  }
-  std::vector<std::vector<std::string>> rows;
+  Listing listing{
+      "queues", {{"PROJECT"}, {"QUEUE"}, {"STATE"}, {"PRIORITY"}, {"LABELS"}, {"WAITING"}, {"RUNNING"}}, {}};
   for (const v1::Queue& q : answer.queues()) {
-    rows.push_back({q.project(), q.name(), q.closed() ? "closed" : "open",
-                    std::to_string(q.min_priority()) + ".." + std::to_string(q.max_priority()), Joined(q.labels()),
-                    std::to_string(q.waiting()), std::to_string(q.running())});
+    listing.items.push_back({q.name(),
+                             {q.project(), q.name(), q.closed() ? "closed" : "open",
+                              std::to_string(q.min_priority()) + ".." + std::to_string(q.max_priority()),
+                              Joined(q.labels()), std::to_string(q.waiting()), std::to_string(q.running())},
+                             ToJson(q)});
   }
-  std::cout << Table(cli.no_headers ? std::vector<std::string>{}
-                                    : std::vector<std::string>{"PROJECT", "QUEUE", "STATE", "PRIORITY", "LABELS",
-                                                               "WAITING", "RUNNING"},
-                     rows);
+  RETURN_IF_ERROR(Print(cli, std::move(listing), form));
   return 0;
 }
 
@@ -52,11 +49,11 @@ absl::StatusOr<int> DescribeQueue(const Cli& cli, const QueueFlags& flags, const
   }
   ASSIGN_OR_RETURN(std::vector<v1::Job> jobs, client->List());
   jobs = InQueue(std::move(jobs), flags.project, flags.name);
-  if (output == "json") {
+  if (output != "table") {
     nlohmann::ordered_json json = {
         {"version", "v1"}, {"queue", ToJson(*found)}, {"jobs", nlohmann::ordered_json::array()}};
     for (const v1::Job& job : jobs) json["jobs"].push_back(JobToJson(job));
-    std::cout << json.dump(2) << "\n";
+    std::cout << Written(json, output);
     return 0;
   }
   std::cout << Table(
@@ -101,7 +98,7 @@ absl::StatusOr<int> SetQueue(const Cli& cli, const QueueFlags& flags, const CLI:
 
 std::string Limit(bool has, int slots) { return has ? std::to_string(slots) : "no limit"; }
 
-absl::StatusOr<int> ListQuotas(const Cli& cli, const std::string& project, const std::string& output) {
+absl::StatusOr<int> ListQuotas(const Cli& cli, const std::string& project, const Form& form) {
   const auto client = cli.Connect();
   ASSIGN_OR_RETURN(v1::ListQuotasResponse answer,
                    client->Call(client->cluster(), &v1::ClusterService::Stub::ListQuotas, v1::ListQuotasRequest()));
@@ -111,19 +108,15 @@ absl::StatusOr<int> ListQuotas(const Cli& cli, const std::string& project, const
         std::remove_if(quotas.begin(), quotas.end(), [&](const v1::Quota& q) { return q.project() != project; }),
         quotas.end());
   }
-  if (output == "json") {
-    std::cout << ToJson(answer).dump(2) << "\n";
-    return 0;
-  }
-  std::vector<std::vector<std::string>> rows;
+  Listing listing{"quotas", {{"PROJECT"}, {"CPU"}, {"CPU QUOTA"}, {"GPU"}, {"GPU QUOTA"}, {"WEIGHT"}}, {}};
   for (const v1::Quota& q : answer.quotas()) {
-    rows.push_back({q.project(), std::to_string(q.cpu_used()), Limit(q.has_cpu_slots(), q.cpu_slots()),
-                    std::to_string(q.gpu_used()), Limit(q.has_gpu_slots(), q.gpu_slots()), Short(q.weight())});
+    listing.items.push_back({q.project(),
+                             {q.project(), std::to_string(q.cpu_used()), Limit(q.has_cpu_slots(), q.cpu_slots()),
+                              std::to_string(q.gpu_used()), Limit(q.has_gpu_slots(), q.gpu_slots()), Short(q.weight())},
+                             ToJson(q)});
   }
-  std::cout << Table(cli.no_headers ? std::vector<std::string>{}
-                                    : std::vector<std::string>{"PROJECT", "CPU", "OF", "GPU", "OF", "WEIGHT"},
-                     rows);
-  if (rows.empty()) std::cerr << "no quotas: every project may use what is free\n";
+  RETURN_IF_ERROR(Print(cli, std::move(listing), form));
+  if (answer.quotas().empty()) std::cerr << "no quotas: every project may use what is free\n";
   return 0;
 }
 
@@ -157,10 +150,10 @@ absl::StatusOr<int> SetQuota(const Cli& cli, const QuotaFlags& flags, const CLI:
 void AddQueueCommands(Cli& cli) {
   CLI::App* queue = cli.app.add_subcommand("queue", "Lanes of a project")->require_subcommand(1);
   {
-    const auto output = std::make_shared<std::string>();
+    const auto form = std::make_shared<Form>();
     CLI::App* command = queue->add_subcommand("list", "All queues, with how many jobs wait and run in each");
-    AddOutput(*command, *output, {"table", "json"});
-    command->callback([&cli, output] { cli.run = [&cli, output] { return ListQueues(cli, *output); }; });
+    AddForm(*command, *form);
+    command->callback([&cli, form] { cli.run = [&cli, form] { return ListQueues(cli, *form); }; });
   }
   {
     const auto flags = std::make_shared<QueueFlags>();
@@ -169,7 +162,7 @@ void AddQueueCommands(Cli& cli) {
         queue->add_subcommand("describe", "One queue, its jobs in the order in which they go, and why they wait");
     command->add_option("QUEUE", flags->name, "Its name")->required();
     command->add_option("--project", flags->project, "Whose it is")->capture_default_str();
-    AddOutput(*command, *output, {"table", "json"});
+    AddOutput(*command, *output, {"table", "json", "yaml"});
     command->callback(
         [&cli, flags, output] { cli.run = [&cli, flags, output] { return DescribeQueue(cli, *flags, *output); }; });
   }
@@ -192,12 +185,13 @@ void AddQueueCommands(Cli& cli) {
 void AddQuotaCommands(Cli& cli) {
   CLI::App* quota = cli.app.add_subcommand("quota", "How many slots projects may hold")->require_subcommand(1);
   {
-    const auto output = std::make_shared<std::string>(), project = std::make_shared<std::string>();
+    const auto project = std::make_shared<std::string>();
+    const auto form = std::make_shared<Form>();
     CLI::App* command = quota->add_subcommand("get", "Quotas and what is held of them");
     command->add_option("PROJECT", *project, "Only this one");
-    AddOutput(*command, *output, {"table", "json"});
+    AddForm(*command, *form);
     command->callback(
-        [&cli, output, project] { cli.run = [&cli, output, project] { return ListQuotas(cli, *project, *output); }; });
+        [&cli, form, project] { cli.run = [&cli, form, project] { return ListQuotas(cli, *project, *form); }; });
   }
   {
     const auto flags = std::make_shared<QuotaFlags>();

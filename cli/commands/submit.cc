@@ -8,6 +8,7 @@
 #include "cli/command.h"
 #include "cli/exit_code.h"
 #include "cli/json.h"
+#include "cli/listing.h"
 #include "cli/text.h"
 #include "cli/view.h"
 #include "common/enum_names.h"
@@ -105,8 +106,8 @@ absl::StatusOr<int> Submit(const Cli& cli, Options& options) {
   }
   for (const std::string& warning : answer->warnings()) std::cerr << "warning: " << warning << "\n";
   const v1::Job& job = answer->job();
-  if (options.output == "json") {
-    std::cout << JobToJson(job).dump(2) << "\n";
+  if (options.output == "json" || options.output == "yaml") {
+    std::cout << Written(JobToJson(job), options.output);
   } else if (options.dry_run) {
     std::cout << "valid; nothing was stored (recipe " << job.recipe_hash().substr(0, 16) << ")\n";
   } else if (options.output == "name") {
@@ -128,9 +129,10 @@ absl::StatusOr<int> Submit(const Cli& cli, Options& options) {
 absl::StatusOr<int> Validate(const Options& options) {
   ASSIGN_OR_RETURN(const recipe::Resolved resolved, Load(options));
   for (const std::string& warning : resolved.warnings) std::cerr << "warning: " << warning << "\n";
-  if (options.output == "json") {
-    nlohmann::ordered_json json = {{"valid", true}, {"recipe_hash", resolved.hash}, {"warnings", resolved.warnings}};
-    std::cout << json.dump(2) << "\n";
+  if (options.output != "table") {
+    const nlohmann::ordered_json json = {
+        {"valid", true}, {"recipe_hash", resolved.hash}, {"warnings", resolved.warnings}};
+    std::cout << Written(json, options.output);
   } else {
     std::cout << ShownFile(options.file) << ": valid, recipe " << resolved.hash.substr(0, 16) << "\n";
   }
@@ -139,8 +141,8 @@ absl::StatusOr<int> Validate(const Options& options) {
 
 absl::StatusOr<int> Explain(const Options& options) {
   ASSIGN_OR_RETURN(const recipe::Resolved resolved, Load(options));
-  std::cout << (options.output == "json" ? recipe::ExplainJson(resolved).dump(2) + "\n"
-                                         : recipe::ExplainText(resolved));
+  std::cout << (options.output == "table" ? recipe::ExplainText(resolved)
+                                          : Written(recipe::ExplainJson(resolved), options.output));
   return 0;
 }
 
@@ -177,14 +179,14 @@ void AddSubmit(Cli& cli) {
     command->add_flag("--wait", options->wait, "Wait for the job's end; its exit code");
     command->add_flag("--follow", options->follow, "Like --wait, showing progress");
     command->add_option("--timeout", options->timeout, "Of waiting, e.g. 90s, 10m (default: none)");
-    AddOutput(*command, options->output, {"table", "json", "name"});
+    AddOutput(*command, options->output, {"table", "json", "yaml", "name"});
     command->callback([&cli, options] { cli.run = [&cli, options] { return Submit(cli, *options); }; });
   }
   {
     const auto options = std::make_shared<Options>();
     CLI::App* command = cli.app.add_subcommand("validate", "Check a job file without a coordinator");
     AddFile(*command, *options);
-    AddOutput(*command, options->output, {"table", "json"});
+    AddOutput(*command, options->output, {"table", "json", "yaml"});
     command->callback([&cli, options] { cli.run = [options] { return Validate(*options); }; });
   }
   {
@@ -192,7 +194,7 @@ void AddSubmit(Cli& cli) {
     CLI::App* command = cli.app.add_subcommand(
         "explain", "Show what a job file means: weights, parameters, bytes, memory, steps, warnings");
     AddFile(*command, *options);
-    AddOutput(*command, options->output, {"table", "json"});
+    AddOutput(*command, options->output, {"table", "json", "yaml"});
     command->callback([&cli, options] { cli.run = [options] { return Explain(*options); }; });
   }
 }

@@ -1,16 +1,8 @@
 // top: who uses what now, of the nodes or of one job's ranks.
 
-#include <unistd.h>
-
-#include <algorithm>
-#include <condition_variable>
-#include <iostream>
-
 #include "cli/command.h"
-#include "cli/exit_code.h"
 #include "cli/text.h"
 #include "cli/view.h"
-#include "common/enum_names.h"
 
 namespace vicreg::cli {
 namespace {
@@ -32,44 +24,13 @@ absl::StatusOr<std::string> Ranks(const Cli& cli, Client& client, const std::str
   return TopRanks(job, !cli.no_headers);
 }
 
-// Sleeps; true once Ctrl-C was pressed.
-class Pause {
- public:
-  Pause() {
-    interrupts_.Set([this] {
-      const std::lock_guard lock(mutex_);
-      pressed_ = true;
-      changed_.notify_all();
-    });
-  }
-  bool For(std::chrono::milliseconds time) {
-    std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, time, [this] { return pressed_; });
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool pressed_ = false;
-  Interrupts interrupts_;
-};
-
 absl::StatusOr<int> Top(const Cli& cli, const Options& options) {
   const auto client = cli.Connect();
   std::string id;
   if (options.what != "nodes") {
     ASSIGN_OR_RETURN(id, client->FullId(options.what));
   }
-  Pause pause;
-  int lines = 0;
-  while (true) {
-    ASSIGN_OR_RETURN(const std::string text, id.empty() ? Nodes(cli, *client) : Ranks(cli, *client, id));
-    if (lines > 0 && isatty(STDOUT_FILENO) != 0) std::cout << "\033[" << lines << "A\033[J";
-    std::cout << text << std::flush;
-    lines = static_cast<int>(std::count(text.begin(), text.end(), '\n'));
-    if (!options.watch || !std::cout.good()) return 0;
-    if (pause.For(std::chrono::seconds(2))) return kDetached;
-  }
+  return Show([&]() { return id.empty() ? Nodes(cli, *client) : Ranks(cli, *client, id); }, options.watch);
 }
 
 }  // namespace

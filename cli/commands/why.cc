@@ -4,6 +4,7 @@
 
 #include "cli/command.h"
 #include "cli/json.h"
+#include "cli/listing.h"
 #include "cli/text.h"
 #include "cli/view.h"
 #include "common/enum_names.h"
@@ -20,12 +21,12 @@ struct Options {
 
 absl::StatusOr<int> Why(const Cli& cli, const Options& options) {
   ASSIGN_OR_RETURN(const v1::Job job, cli.Connect()->Get(options.id));
-  if (options.output == "json") {
+  if (options.output != "table") {
     const nlohmann::ordered_json json = {{"id", job.id()},
                                          {"state", ShortName(job.state())},
                                          {"reason", ShortName(job.reason())},
                                          {"message", job.message()}};
-    std::cout << json.dump(2) << "\n";
+    std::cout << Written(json, options.output);
   } else {
     std::cout << ShortId(job.id()) << "  " << ShortName(job.state()) << "  " << ShortName(job.reason()) << "\n"
               << Printable(job.message()) << "\n";
@@ -43,8 +44,8 @@ absl::StatusOr<int> Plan(const Cli& cli, const Options& options) {
   ASSIGN_OR_RETURN(const v1::SubmitJobResponse answer,
                    client->Call(client->jobs(), &v1::JobsService::Stub::SubmitJob, request));
   const v1::PlacementPlan& plan = answer.plan();
-  if (options.output == "json") {
-    std::cout << ToJson(plan).dump(2) << "\n";
+  if (options.output != "table") {
+    std::cout << Written(ToJson(plan), options.output);
     return 0;
   }
   if (plan.starts_now()) {
@@ -71,7 +72,7 @@ void AddWhy(Cli& cli) {
     const auto options = std::make_shared<Options>();
     CLI::App* command = cli.app.add_subcommand("why", "Why a job is as it is: one reason, one sentence");
     command->add_option("ID", options->id, "Job id or the beginning of it")->required();
-    AddOutput(*command, options->output, {"table", "json"});
+    AddOutput(*command, options->output, {"table", "json", "yaml"});
     command->callback([&cli, options] { cli.run = [&cli, options] { return Why(cli, *options); }; });
   }
   {
@@ -81,7 +82,7 @@ void AddWhy(Cli& cli) {
     command->add_option("FILE", options->file, "Job file, YAML or JSON; - reads standard input")->required();
     command->add_option("--set", options->sets, "field.path=value over the file's, repeatable")
         ->allow_extra_args(false);
-    AddOutput(*command, options->output, {"table", "json"});
+    AddOutput(*command, options->output, {"table", "json", "yaml"});
     command->callback([&cli, options] { cli.run = [&cli, options] { return Plan(cli, *options); }; });
   }
 }

@@ -196,16 +196,28 @@ grpc::ServerUnaryReactor* JobsService::ListJobs(grpc::CallbackServerContext* con
       });
 }
 
+namespace {
+
+void CheckWish(Problems& problems, double grace, const std::string& note) {
+  if (!(grace >= 0 && grace <= 3600))
+    problems.Add("grace_seconds: found " + std::to_string(grace) + "; expected 0 to 3600");
+  if (note.size() > 200) problems.Add("note: found " + std::to_string(note.size()) + " bytes; expected at most 200");
+}
+
+}  // namespace
+
 grpc::ServerUnaryReactor* JobsService::CancelJob(grpc::CallbackServerContext* context,
                                                  const v1::CancelJobRequest* request, v1::CancelJobResponse* response) {
   return gate_.Unary(
       context, "vicreg.v1.JobsService/CancelJob", [=, this](const rpc::Principal& who, const rpc::UnaryDone& done) {
         const double grace = request->has_grace_seconds() ? request->grace_seconds() : 10;
-        if (!(grace >= 0 && grace <= 3600)) {
-          done(absl::InvalidArgumentError("grace_seconds: found " + std::to_string(grace) + "; expected 0 to 3600"));
+        Problems problems;
+        CheckWish(problems, grace, request->note());
+        if (const absl::Status fine = problems.status(); !fine.ok()) {
+          done(fine);
           return;
         }
-        const core::Wish wish{request->id(), who.name, grace};
+        const core::Wish wish{request->id(), who.name, grace, request->note()};
         coordinator_.Post([wish](core::Transaction& tx) { return core::Cancel(tx, wish); },
                           [this, id = request->id(), response, done](const absl::Status& status) {
                             if (status.ok())
@@ -248,10 +260,7 @@ absl::Status CheckChange(const v1::ChangeJobRequest& request, double grace) {
     problems.Add("request_id: found \"" + request.request_id().substr(0, 80) +
                  "\"; expected a lower-case UUID made by the client");
   }
-  if (!(grace >= 0 && grace <= 3600))
-    problems.Add("grace_seconds: found " + std::to_string(grace) + "; expected 0 to 3600");
-  if (request.note().size() > 200)
-    problems.Add("note: found " + std::to_string(request.note().size()) + " bytes; expected at most 200");
+  CheckWish(problems, grace, request.note());
   if (request.expected_version() < 0) {
     problems.Add("expected_version: found " + std::to_string(request.expected_version()) +
                  "; expected Job.version, or 0");

@@ -57,7 +57,7 @@ TEST(Usage, ErrorsEndWithCodeTwoAndSayWhatWasExpected) {
       {"sumbit x", "did you mean submit?"},
       {"submit", "FILE is required"},
       {"submit /nonexistent --frob", "--frob"},
-      {"list -o yaml", "yaml"},
+      {"list -o xml", "xml"},
       {"completion tcsh", "tcsh"},
       {"wait abc --timeout soon", "soon"},
       {"wait abc --for never", "never"},

@@ -161,9 +161,9 @@ TEST(Top, ShowsTheFullestNodeFirstAndWhoseRanksItHolds) {
 
 TEST(ListRow, FitsAHundredColumns) {
   const std::vector<std::string> row = ListRow(Running(150), 0);
-  EXPECT_EQ(row.size(), ListHeader().size());
-  EXPECT_THAT(
-      row, testing::ElementsAre("01234567", "demo", "RUNNING", "TRAINING", "0", "2/2", "150 (50%)", "1m15s", "", ""));
+  EXPECT_EQ(row.size(), ListColumns().size());
+  EXPECT_THAT(row, testing::ElementsAre("01234567", "demo", "RUNNING", "TRAINING", "0", "2/2", "150 (50%)", "1m15s", "",
+                                        "", "", "", "1", "healthy", "training"));
 }
 
 TEST(Describe, NamesRanksAndCheckpoints) {
