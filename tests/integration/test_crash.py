@@ -50,6 +50,7 @@ class Crash(unittest.TestCase):
             self.assertEqual([e["attempt"] for e in events], sorted(e["attempt"] for e in events))
         # Memory and store agree: the next coordinator, which has only the store, serves the same.
         fleet.kill_coordinator()
+        print(fleet.vicreg("admin", "fsck", "--dir", fleet.dir / "coordinator").stdout.strip())
         with sqlite3.connect(f"file:{fleet.dir}/coordinator/control.db?mode=ro", uri=True) as store:
             self.assertEqual(store.execute("SELECT count(*) FROM claims").fetchone(), (0,))
             self.assertEqual(dict(store.execute("SELECT id, state FROM jobs")), {i: 8 for i in served})
