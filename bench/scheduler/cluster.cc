@@ -151,6 +151,10 @@ void Cluster::Answer(const core::Transaction& tx) {
       });
     } else if (const auto* launch = std::get_if<core::SendLaunch>(&message.what)) {
       launched[launch->job_id] = &state_.jobs.at(launch->job_id);
+    } else if (const auto* probe = std::get_if<core::SendProbe>(&message.what)) {
+      due_.emplace_back([node = message.node, number = probe->number](core::Transaction& next) {
+        core::OnProbed(next, {node, next.FindNode(node)->incarnation, number, ""});
+      });
     }
   }
   for (const auto& [id, job] : launched) {

@@ -109,6 +109,10 @@ class Worker {
       answer.mutable_prepared()->set_job_id(message.prepare().job_id());
       answer.mutable_prepared()->set_attempt(message.prepare().attempt());
       Push(std::move(answer));
+    } else if (message.has_probe()) {
+      v1::ConnectRequest answer;
+      answer.mutable_probed()->set_call_id(message.probe().call_id());
+      Push(std::move(answer));
     } else if (message.has_launch()) {
       all_.Launched(message.launch().job_id());
       for (const v1::RankAssignment& rank : message.launch().ranks()) {

@@ -164,8 +164,8 @@ void AddCluster(Cli& cli) {
                  Health);
     AddNodeCheck(
         cli, *node, "probe",
-        "Try what ranks need there: folders, data roots, a computation; passing ends a quarantine, failing is a "
-        "strike and exit code 1",
+        "Try what ranks need there: folders, data roots, a computation; passing ends PROBING and a quarantine, failing "
+        "is a strike and exit code 1",
         Probe);
     AddNodeChange(cli, *node, "drain", "Empty it: its gangs save, leave and start elsewhere", v1::NODE_ADMIN_DRAINING);
   }

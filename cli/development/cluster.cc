@@ -15,6 +15,8 @@
 #include <thread>
 
 #include "cli/client.h"
+#include "cli/text.h"
+#include "common/enum_names.h"
 #include "common/files.h"
 
 namespace vicreg::cli {
@@ -63,7 +65,8 @@ std::string Tail(const std::string& path) {
   return tail;
 }
 
-std::int64_t NewestIncarnation(Client& client, bool& ready) {
+// `message`: of that node.
+std::int64_t NewestIncarnation(Client& client, bool& ready, std::string& message) {
   std::int64_t newest = 0;
   ready = false;
   const auto nodes = client.Call(client.cluster(), &v1::ClusterService::Stub::ListNodes, v1::ListNodesRequest());
@@ -72,6 +75,7 @@ std::int64_t NewestIncarnation(Client& client, bool& ready) {
     if (node.incarnation() < newest) continue;
     newest = node.incarnation();
     ready = node.state() == v1::NODE_STATE_READY;
+    message = ready ? "" : "its node is " + ShortName(node.state()) + ": " + Printable(node.message()) + "; ";
   }
   return newest;
 }
@@ -165,7 +169,8 @@ absl::StatusOr<int> Component::Start(const Settings& settings) {
   Client client(settings.address());
   client.set_patience(milliseconds(100));
   bool ready = false;
-  const std::int64_t before = kind_ == Kind::kWorker ? NewestIncarnation(client, ready) : 0;
+  std::string waits_for;
+  const std::int64_t before = kind_ == Kind::kWorker ? NewestIncarnation(client, ready, waits_for) : 0;
   ASSIGN_OR_RETURN(const Process process, Spawn(Spec(settings)));
   const auto give_up = steady_clock::now() + kStartTimeout;
   while (true) {
@@ -179,7 +184,7 @@ absl::StatusOr<int> Component::Start(const Settings& settings) {
           client.Call(client.cluster(), &v1::ClusterService::Stub::GetCluster, v1::GetClusterRequest());
       ready = cluster.ok() && cluster->ready();
     } else {
-      ready = NewestIncarnation(client, ready) > before && ready;
+      ready = NewestIncarnation(client, ready, waits_for) > before && ready;
       // It registers when there is one again; whoever keeps the coordinator must not wait here for that.
       ready = ready || Component(Kind::kCoordinator, folder_).pid() == 0;
     }
@@ -190,7 +195,8 @@ absl::StatusOr<int> Component::Start(const Settings& settings) {
     if (steady_clock::now() > give_up) {
       kill(process.pid, SIGTERM);
       close(process.pidfd);
-      return absl::DeadlineExceededError("the " + name() + " did not serve within 30 s; see " + log_path());
+      return absl::DeadlineExceededError("the " + name() + " did not serve within 30 s; " + waits_for + "see " +
+                                         log_path());
     }
   }
 }

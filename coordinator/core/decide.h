@@ -59,11 +59,21 @@ absl::Status Once(Transaction& tx, const std::string& request_id, const std::str
 // ---- operators ----
 
 // NotFound: no node of this name. Cordoned: no new gangs; draining: its gangs leave too, with `grace_seconds` to save,
-// uncharged; opening it also ends a quarantine.
+// uncharged; opening it also ends a quarantine, and the probation of a node that failed its probe.
 absl::Status SetNodeAdmin(Transaction& tx, const std::string& node, AdminState admin, double grace_seconds,
                           const std::string& actor);
-// What a probe of the node found; `problem` empty: it passed, which ends a quarantine. A failure is a strike.
-void OnProbed(Transaction& tx, const std::string& node, const std::string& problem, const std::string& actor);
+// What a probe of a node found.
+struct ProbeAnswer {
+  std::string node;
+  std::int64_t incarnation = 0;  // of the worker that was asked
+  std::int64_t number = 0;       // of the coordinator's own (SendProbe); 0: somebody else's
+  std::string problem;           // empty: it passed
+  std::string actor = "coordinator";
+};
+// Passing makes a node READY that is probed or quarantined. Failing quarantines one that is probed, as far as the cap
+// allows: else it stays PROBING and says why (probation.h). An operator's failure is a strike besides. Of another
+// incarnation, or of another than the newest of the coordinator's own probes: counted, and nothing else.
+void OnProbed(Transaction& tx, const ProbeAnswer& answer);
 // InvalidArgument: every problem, a line each.
 absl::Status SetQueue(Transaction& tx, const Queue& queue);
 absl::Status SetProject(Transaction& tx, const Project& project);
@@ -88,6 +98,7 @@ struct Welcome {
   std::vector<std::int64_t> cursors;  // of each of those: the newest report that is committed
 };
 
+// Whether the node is READY or probed first, see NodeState.
 // AlreadyExists: the name has a live lease under another boot id. Aborted: an older incarnation. Ranks this node should
 // hold and does not are lost; missing Prepare and Launch messages are sent again.
 absl::StatusOr<Welcome> Register(Transaction& tx, const Registration& registration);
@@ -117,8 +128,8 @@ void OnReport(Transaction& tx, const std::string& node, std::int64_t incarnation
 
 // ---- time ----
 
-// Silent nodes, reservations that were not confirmed, delays that are over. `since_start`: nothing is LOST within the
-// failover grace.
+// Silent nodes, probes that are due, reservations that were not confirmed, delays that are over. `since_start`: nothing
+// is LOST within the failover grace.
 void OnTime(Transaction& tx, std::chrono::milliseconds since_start);
 
 // Where a job would start if it were submitted now, or why not, and whom it would displace. Changes nothing.

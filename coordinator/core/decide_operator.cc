@@ -4,7 +4,6 @@
 #include "common/ids.h"
 #include "coordinator/core/attempt.h"
 #include "coordinator/core/decide.h"
-#include "coordinator/core/strikes.h"
 
 namespace vicreg::core {
 namespace {
@@ -18,11 +17,17 @@ absl::Status SetNodeAdmin(Transaction& tx, const std::string& name, AdminState a
                           const std::string& actor) {
   const Node* found = tx.FindNode(name);
   if (found == nullptr) return absl::NotFoundError("no node " + name.substr(0, 80) + ": `vicreg node list` shows all");
-  const bool opens = admin == AdminState::kOpen && found->state == NodeState::kQuarantined;
+  // A node that failed its probe, and was not quarantined only as too many are, is opened like one that was.
+  const bool shut =
+      found->state == NodeState::kQuarantined || (found->state == NodeState::kProbing && !found->problem.empty());
+  const bool opens = admin == AdminState::kOpen && shut;
   if (found->admin != admin || opens) {
     Node& node = tx.EditNode(name);
     node.admin = admin;
-    if (opens) node.state = NodeState::kReady;
+    if (opens) {
+      node.state = NodeState::kReady;
+      node.problem.clear();
+    }
     if (admin == AdminState::kOpen) node.strikes.clear();
     node.message = admin == AdminState::kOpen       ? "opened by " + actor
                    : admin == AdminState::kCordoned ? "cordoned by " + actor + ": nothing new is placed there"
@@ -36,20 +41,6 @@ absl::Status SetNodeAdmin(Transaction& tx, const std::string& name, AdminState a
          "node " + name + " is drained by " + actor, actor);
   }
   return absl::OkStatus();
-}
-
-void OnProbed(Transaction& tx, const std::string& name, const std::string& problem, const std::string& actor) {
-  if (tx.FindNode(name) == nullptr) return;
-  if (!problem.empty()) {
-    AddStrike(tx, name, "", "a probe by " + actor + " failed: " + problem);
-    return;
-  }
-  Node& node = tx.EditNode(name);
-  if (node.state == NodeState::kQuarantined) {
-    node.state = NodeState::kReady;
-    node.strikes.clear();
-  }
-  node.message = "passed a probe by " + actor;
 }
 
 void Restore(Transaction& tx, const std::string& job_id, int attempt_seen) {

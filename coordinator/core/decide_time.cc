@@ -6,6 +6,7 @@
 #include "coordinator/core/in_place.h"
 #include "coordinator/core/index.h"
 #include "coordinator/core/node_timers.h"
+#include "coordinator/core/probation.h"
 #include "coordinator/core/restart.h"
 #include "coordinator/core/scheduler.h"
 
@@ -63,6 +64,8 @@ void OnTime(Transaction& tx, std::chrono::milliseconds since_start) {
       node.state = NodeState::kLost;
       node.message = "silent for " + seconds(timers.lost) + ": its ranks are given up";
       GiveUp(tx, name, node.message);
+    } else {
+      ProbeWhenDue(tx, *found);
     }
   }
   for (const Job* found : tx.HoldingJobs()) {

@@ -4,6 +4,7 @@
 #include "coordinator/core/attempt.h"
 #include "coordinator/core/decide.h"
 #include "coordinator/core/node_timers.h"
+#include "coordinator/core/probation.h"
 
 namespace vicreg::core {
 namespace {
@@ -57,6 +58,14 @@ void Reconcile(Transaction& tx, const std::string& node, std::int64_t incarnatio
   }
 }
 
+// Of a node whose worker registers. One that is back before it was lost, on the same boot, needs no probe.
+NodeState StateAfter(const Node* known, bool rebooted) {
+  if (known == nullptr) return NodeState::kProbing;
+  if (known->state == NodeState::kQuarantined) return NodeState::kQuarantined;
+  const bool probed = rebooted || known->state == NodeState::kLost || known->state == NodeState::kProbing;
+  return probed ? NodeState::kProbing : NodeState::kReady;
+}
+
 }  // namespace
 
 absl::StatusOr<Welcome> Register(Transaction& tx, const Registration& registration) {
@@ -68,8 +77,9 @@ absl::StatusOr<Welcome> Register(Transaction& tx, const Registration& registrati
                               ", this worker at " + std::to_string(registration.node.incarnation) +
                               ": a newer worker took its place; this one must end");
   }
-  if (known != nullptr && known->boot_id != registration.node.boot_id && known->state == NodeState::kReady &&
-      tx.now - known->last_heard < TimersFor(tx.Nodes(), tx.options).lost && known->last_heard != TimePoint{}) {
+  const bool rebooted = known != nullptr && known->boot_id != registration.node.boot_id;
+  if (rebooted && known->last_heard != TimePoint{} &&
+      tx.now - known->last_heard < TimersFor(tx.Nodes(), tx.options).suspect) {
     return absl::AlreadyExistsError(
         "node name " + known->name + " is in use by another machine, heard " +
         std::to_string(std::chrono::duration_cast<std::chrono::seconds>(tx.now - known->last_heard).count()) +
@@ -77,20 +87,20 @@ absl::StatusOr<Welcome> Register(Transaction& tx, const Registration& registrati
   }
   Node next = registration.node;
   next.incarnation = same_process ? known->incarnation : (known == nullptr ? 0 : known->incarnation) + 1;
-  next.state = NodeState::kReady;
+  next.message = same_process ? "connected again" : "registered";
+  next.state = StateAfter(known, rebooted);
+  if (next.state == NodeState::kProbing) next.message += ": probed before anything is placed there";
   if (known != nullptr) {
-    if (known->state == NodeState::kQuarantined) next.state = NodeState::kQuarantined;
     next.admin = known->admin;
     next.strikes = known->strikes;
+    next.probe = known->probe;
+    if (next.state == NodeState::kQuarantined) next.message = known->message;
   }
+  next.problem.clear();
   next.last_heard = tx.now;
   next.last_heard_us = tx.wall_us;
-  next.message = same_process ? "connected again" : "registered";
-  if (known == nullptr) {
-    tx.AddNode(next);
-  } else {
-    tx.EditNode(next.name) = next;
-  }
+  Node& node = known == nullptr ? tx.AddNode(next) : (tx.EditNode(next.name) = next);
+  if (node.state == NodeState::kProbing) AskProbe(tx, node);
   Reconcile(tx, next.name, next.incarnation, same_process, registration.held);
   Welcome welcome{next.incarnation, {}, {}};
   for (const Held& held : registration.held) {

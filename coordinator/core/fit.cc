@@ -121,7 +121,9 @@ std::vector<Group> Domains(const Slots& slots, const Eligible& eligible, const T
 Slots::Slots(const std::vector<const Node*>& nodes, const std::string& kind) {
   for (const Node* node : nodes) {
     const int total = node->Slots(kind);
-    if ((!node->placeable() && !Planted(Plant::kCordonIgnored)) || total == 0) continue;
+    const bool planted =
+        Planted(Plant::kCordonIgnored) || (Planted(Plant::kPlacedWhileProbing) && node->state == NodeState::kProbing);
+    if ((!node->placeable() && !planted) || total == 0) continue;
     Place place{node, RackOf(*node), total, std::vector<int>(static_cast<std::size_t>(total)), 0};
     std::iota(place.free.begin(), place.free.end(), 0);
     places_.push_back(std::move(place));

@@ -127,6 +127,46 @@ void CheckJob(const Job& job, Sentences& broken) {
   if (job.state == kStarting && job.prepared != NodesOf(job)) wrong("was launched before all workers confirmed");
 }
 
+// A gang gets slots that there are, of nodes that take something new: at the end of the commit if a pass gave them, as
+// it comes last; before or after it if the gang stays where it was.
+void CheckPlacements(const State& before, const Transaction& tx, const State& after, Sentences& broken) {
+  for (const Event& e : tx.events()) {
+    const Job& job = after.jobs.at(e.job_id);
+    if (e.kind != "RESERVED" || e.attempt != job.attempt || job.state != JobState::kReserved) continue;
+    for (const Rank& rank : job.ranks) {
+      const Node& node = after.nodes.at(rank.node);
+      const auto old = before.nodes.find(rank.node);
+      const bool was = e.actor != "scheduler" && old != before.nodes.end() && old->second.placeable();
+      if (!node.placeable() && !was)
+        broken.push_back(job.id + " was placed on " + node.name + ", which takes nothing new");
+      if (rank.slot < 0 || rank.slot >= node.Slots(job.slot_kind))
+        broken.push_back(job.id + " got a slot that " + node.name + " lacks");
+    }
+  }
+}
+
+void CheckNodes(const State& before, const Transaction& tx, const State& after, Sentences& broken) {
+  bool quarantines = false;
+  for (const auto& [name, changed] : tx.nodes()) {
+    const Node& node = after.nodes.at(name);
+    const auto found = before.nodes.find(name);
+    const Node* old = found == before.nodes.end() ? nullptr : &found->second;
+    const auto wrong = [&, called = name](const std::string& what) { broken.push_back("node " + called + " " + what); };
+    if (old != nullptr && node.incarnation < old->incarnation) wrong("went back to an older incarnation");
+    if (old != nullptr && node.probe < old->probe) wrong("went back to an older probe");
+    const bool unknown = old == nullptr || old->boot_id != node.boot_id || old->state == NodeState::kLost;
+    if (unknown && (node.state == NodeState::kReady || node.state == NodeState::kSuspect))
+      wrong("is in use although nobody has probed it since it was new, rebooted or lost");
+    if (node.state == NodeState::kProbing && node.probe == 0) wrong("waits for a probe that nobody asked for");
+    quarantines |= node.state == NodeState::kQuarantined && (old == nullptr || old->state != node.state);
+  }
+  const auto quarantined = std::count_if(after.nodes.begin(), after.nodes.end(),
+                                         [](const auto& n) { return n.second.state == NodeState::kQuarantined; });
+  if (quarantines &&
+      static_cast<double>(quarantined) > tx.options.quarantine_share * static_cast<double>(after.nodes.size()))
+    broken.push_back("more nodes are quarantined than may be: " + std::to_string(quarantined));
+}
+
 }  // namespace
 
 std::vector<std::string> Broken(const State& state) {
@@ -183,10 +223,8 @@ std::vector<std::string> BrokenBy(const State& before, const Transaction& tx, co
     if (after.jobs.at(launch->job_id).not_before > tx.now)
       broken.push_back("a launch of " + launch->job_id + " before its delay is over");
   }
-  for (const auto& [name, node] : before.nodes) {
-    if (after.nodes.at(name).incarnation < node.incarnation)
-      broken.push_back("node " + name + " went back to an older incarnation");
-  }
+  CheckPlacements(before, tx, after, broken);
+  CheckNodes(before, tx, after, broken);
   return broken;
 }
 
@@ -209,6 +247,12 @@ std::vector<std::string> Overdue(const State& state, TimePoint now) {
       if (!rank.settled() && state.nodes.at(rank.node).state == NodeState::kLost)
         wrong("waits for a rank of a lost node");
     }
+  }
+  for (const auto& [name, node] : state.nodes) {
+    // Twice the longest time between two probes.
+    if (node.state == NodeState::kProbing && node.probed_at != TimePoint{} &&
+        now - node.probed_at > 2 * Options().probe_again)
+      broken.push_back("node " + name + " was not probed again");
   }
   return broken;
 }

@@ -14,10 +14,11 @@ namespace vicreg::core {
 std::vector<std::string> Broken(const State& state);
 
 // Of one commit: only edges of the state machines, events without gap that fold to the state, nothing that only grows
-// fallen. `before` needs no more than the jobs and nodes that `tx` changes, and the number of the next event.
+// fallen, nothing placed where nothing new may be, no node in use that should have been probed, no more quarantined
+// than may be. `before` needs no more than the jobs and nodes that `tx` changes, and the number of the next event.
 std::vector<std::string> BrokenBy(const State& before, const Transaction& tx, const State& after);
 
-// Timers that should have ended something by `now`, and live jobs that nothing is bound to end.
+// Timers that should have ended or repeated something by `now`, and live jobs that nothing is bound to end.
 std::vector<std::string> Overdue(const State& state, TimePoint now);
 
 // As much of `state` as BrokenBy compares with what `tx` makes of it.

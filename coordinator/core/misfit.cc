@@ -25,10 +25,21 @@ std::string Misfit::Needs() const {
   return "needs " + std::to_string(job.min_world) + " to " + Count(job.max_world, what);
 }
 
+std::string Misfit::Probing() const {
+  const Offers::All& all = offers.all();
+  if (all.probing == 0) return "";
+  const std::string who = "; " + Count(all.probing, "node") + (all.probing == 1 ? " is" : " are") + " being probed";
+  return who + (all.failed.empty() ? ": next when one passes, in seconds" : ", of which " + all.failed);
+}
+
 const Offers::All& Offers::all() {
   if (all_) return *all_;
   all_ = All{};
   for (const Node* node : nodes_) {
+    if (node->state == NodeState::kProbing) {
+      ++all_->probing;
+      if (!node->problem.empty() && all_->failed.empty()) all_->failed = node->name + " failed: " + node->problem;
+    }
     if (node->state != NodeState::kReady) continue;
     if (node->admin != AdminState::kOpen) {
       ++all_->closed;
@@ -47,32 +58,34 @@ std::optional<Explanation> Misfit::Never() const {
   if (total >= job.min_world &&
       (MaySpread(job.topology) || FitsWhenEmpty(slots, eligible, job.min_world, job.topology)))
     return std::nullopt;
-  const auto& [ready, closed, roots, labels_of] = offers.all();
-  const auto labels = labels_of.find(shape.data_root);
-  if (ready == 0 && closed > 0) {
+  const Offers::All& all = offers.all();
+  const auto labels = all.labels.find(shape.data_root);
+  if (all.ready == 0 && all.closed > 0) {
     return Explanation{Reason::kNoNodes, Needs() + "; every ready node is cordoned or draining (" +
-                                             std::to_string(closed) + "): `vicreg node uncordon NODE`"};
+                                             std::to_string(all.closed) + "): `vicreg node uncordon NODE`" + Probing()};
   }
-  if (ready == 0) {
+  if (all.ready == 0 && all.probing > 0)
+    return Explanation{Reason::kNoNodes, Needs() + "; no node is ready" + Probing()};
+  if (all.ready == 0) {
     return Explanation{Reason::kNoNodes,
                        Needs() + "; no node is ready: start a worker (`vicreg up`, or `vicreg-worker`)"};
   }
-  if (labels == labels_of.end()) {
-    return Explanation{Reason::kDataRootMissing, "no ready node offers data root " + shape.data_root +
-                                                     "; offered: " + List(roots) +
-                                                     ": start a worker with --data-root " + shape.data_root + "=PATH"};
+  if (labels == all.labels.end()) {
+    return Explanation{Reason::kDataRootMissing,
+                       "no ready node offers data root " + shape.data_root + "; offered: " + List(all.roots) +
+                           ": start a worker with --data-root " + shape.data_root + "=PATH" + Probing()};
   }
   if (eligible.empty() && !shape.labels.empty()) {
     return Explanation{Reason::kNoMatchingNode, "no ready node with data root " + shape.data_root + " has the labels " +
                                                     List({shape.labels.begin(), shape.labels.end()}) +
                                                     "; there are: " + List(labels->second) +
-                                                    ": start a worker with --label, or ask for others"};
+                                                    ": start a worker with --label, or ask for others" + Probing()};
   }
   if (total < job.min_world) {
     return Explanation{Reason::kNotEnoughSlots,
                        Needs() + "; the cluster has " + std::to_string(total) + " (" + std::to_string(free) +
                            " free) on " + Count(static_cast<int>(eligible.size()), "ready node") + ": add " +
-                           std::to_string(job.min_world - total) + " more, or lower world_size"};
+                           std::to_string(job.min_world - total) + " more, or lower world_size" + Probing()};
   }
   if (!FitsWhenEmpty(slots, eligible, job.min_world, job.topology)) {
     int largest = 0;

@@ -18,6 +18,8 @@ class Offers {
   explicit Offers(const std::vector<const Node*>& nodes) : nodes_(nodes) {}
   struct All {
     int ready = 0, closed = 0;  // nodes that are ready: open, and others
+    int probing = 0;            // nodes that may become ready when they pass
+    std::string failed;         // the first of them that did not: its name and why
     std::set<std::string> roots;
     std::map<std::string, std::set<std::string>> labels;  // of the nodes that offer a root
   };
@@ -49,6 +51,8 @@ struct Misfit {
 
  private:
   std::string Needs() const;
+  // What may change that soon: nodes that are not ready yet. Empty: none.
+  std::string Probing() const;
 };
 
 // "1 slot", "2 slots".

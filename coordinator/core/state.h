@@ -214,7 +214,22 @@ inline int SlotsWanted(const Job& job) {
   return HoldsSlots(job.state) || IsTerminal(job.state) ? job.world_size : job.min_world;
 }
 
-enum class NodeState { kJoining = 1, kReady = 2, kSuspect = 3, kLost = 4, kQuarantined = 5 };
+// Of a machine, as it is. Numbers equal vicreg.v1.NodeState.
+//
+//  kJoining: not heard since the coordinator started. Its ranks may train.
+//      |
+//      '--Register--> kReady --5 s silent--> kSuspect --20 s (any state)--> kLost --Register--> kProbing
+//                       ^ ^-----heard again------'
+//                       |
+//  Register of a new name or boot id --> kProbing --passed--> kReady
+//                                           '------failed--> kQuarantined --probed, opened--> kReady
+//                                                                 ^------strikes----- kReady, kSuspect
+//
+// kProbing: its worker was asked to try what ranks need (probation.h); it stays so when it failed and a
+// quarantine would take too much of the cluster. A worker that is back before its node was lost, on the same boot, is
+// not probed: its ranks prove more. Traps: only kReady with an open door (placeable) gets gangs; a node that is
+// probed or quarantined may hold ranks all the same. kLost is left by registering alone.
+enum class NodeState { kJoining = 1, kReady = 2, kSuspect = 3, kLost = 4, kQuarantined = 5, kProbing = 6 };
 // What operators want of it, beside what it is.
 enum class AdminState { kOpen = 0, kCordoned = 1, kDraining = 2 };
 const char* Name(AdminState state);
@@ -234,9 +249,13 @@ struct Node {
   std::vector<std::string> labels;  // "key=value"; "rack=..." is its place
   AdminState admin = AdminState::kOpen;
   std::vector<Strike> strikes;  // newest last
+  std::int64_t probe = 0;       // the newest the coordinator asked for; only an answer to it counts. Only grows
+  std::string problem;          // of a kProbing one: why its newest probe failed; empty: it has not
   std::string message;
   std::int64_t last_heard_us = 0;
-  TimePoint last_heard{};  // not stored
+  // Not stored.
+  TimePoint last_heard{};
+  TimePoint probed_at{};  // when that probe was asked for, or failed; none by this coordinator: at its Register
   bool placeable() const { return state == NodeState::kReady && admin == AdminState::kOpen; }
   int Slots(const std::string& kind) const { return kind == "gpu" ? gpu_slots : cpu_slots; }
 };

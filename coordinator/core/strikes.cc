@@ -2,7 +2,17 @@
 
 #include <algorithm>
 
+#include "common/planted.h"
+
 namespace vicreg::core {
+
+bool MayQuarantine(const Transaction& tx) {
+  const auto nodes = tx.Nodes();
+  const auto quarantined =
+      std::count_if(nodes.begin(), nodes.end(), [](const Node* n) { return n->state == NodeState::kQuarantined; });
+  return Planted(Plant::kQuarantineUncapped) ||
+         static_cast<double>(quarantined + 1) <= tx.options.quarantine_share * static_cast<double>(nodes.size());
+}
 
 void AddStrike(Transaction& tx, const std::string& name, const std::string& job_id, const std::string& what) {
   Node& node = tx.EditNode(name);
@@ -15,10 +25,7 @@ void AddStrike(Transaction& tx, const std::string& name, const std::string& job_
   node.message = std::to_string(strikes) + " of " + std::to_string(tx.options.strikes) + " strikes: " + what;
   if (strikes < tx.options.strikes && different < tx.options.strike_jobs) return;
   if (node.state != NodeState::kReady && node.state != NodeState::kSuspect) return;
-  const auto nodes = tx.Nodes();
-  const auto quarantined =
-      std::count_if(nodes.begin(), nodes.end(), [](const Node* n) { return n->state == NodeState::kQuarantined; });
-  if (static_cast<double>(quarantined + 1) > tx.options.quarantine_share * static_cast<double>(nodes.size())) {
+  if (!MayQuarantine(tx)) {
     node.message += "; not quarantined, as that would take more than a fifth of the nodes: look at it";
     return;
   }

@@ -9,6 +9,9 @@
 
 namespace vicreg::core {
 
+// Is there room for one more quarantined node?
+bool MayQuarantine(const Transaction& tx);
+
 void AddStrike(Transaction& tx, const std::string& node, const std::string& job_id, const std::string& what);
 
 }  // namespace vicreg::core

@@ -19,6 +19,8 @@ inline constexpr std::chrono::hours kBudgetPeriod{1};
 
 struct Options {
   std::chrono::milliseconds heartbeat{2000}, suspect{5000}, lost{20000}, reservation{10000}, failover_grace{60000};
+  // A probe of a node is asked for again when it is not answered within the first, or failed that long ago.
+  std::chrono::milliseconds probe{20000}, probe_again{60000};
   std::chrono::milliseconds backoff_first{1000}, backoff_most{60000};
   // A gang is left alone for this long before it is preempted or resized by the scheduler.
   std::chrono::milliseconds min_runtime{10 * 60 * 1000};
@@ -58,9 +60,12 @@ struct SendAck {
   std::int64_t sequence;
   bool fenced;
 };
+struct SendProbe {
+  std::int64_t number;  // Node::probe
+};
 struct Message {
   std::string node;
-  std::variant<SendPrepare, SendLaunch, SendStop, SendAbort, SendAck> what;
+  std::variant<SendPrepare, SendLaunch, SendStop, SendAbort, SendAck, SendProbe> what;
 };
 
 class Transaction;

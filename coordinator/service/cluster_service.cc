@@ -5,6 +5,7 @@
 
 #include "common/version.h"
 #include "coordinator/service/wire.h"
+#include "coordinator/service/worker_wire.h"
 #include "coordinator/store/maintenance.h"
 
 namespace vicreg::service {
@@ -76,21 +77,24 @@ grpc::ServerUnaryReactor* ClusterService::ProbeNode(grpc::CallbackServerContext*
       context, "vicreg.v1.ClusterService/ProbeNode", [=, this](const rpc::Principal& who, const rpc::UnaryDone& done) {
         const std::string& name = request->name();
         const std::vector<core::Node> nodes = coordinator_.Nodes();
-        if (std::none_of(nodes.begin(), nodes.end(), [&](const core::Node& n) { return n.name == name; })) {
+        const auto asked =
+            std::find_if(nodes.begin(), nodes.end(), [&](const core::Node& n) { return n.name == name; });
+        if (asked == nodes.end()) {
           done(absl::NotFoundError("no node " + name.substr(0, 80) + ": `vicreg node list` shows all"));
           return;
         }
-        const auto answered = [=, this, actor = who.name](const v1::Probed& probed) {
+        const auto answered = [=, this, actor = who.name, incarnation = asked->incarnation](const v1::Probed& probed) {
           {
             const std::lock_guard lock(mutex_);
             waiting_.erase(name);
           }
           *response->mutable_problems() = probed.problems();
           *response->mutable_facts() = probed.facts();
-          const std::string problem = probed.problems_size() == 0 ? "" : probed.problems(0).substr(0, 500);
+          core::ProbeAnswer answer = ToProbeAnswer(probed, name, incarnation);
+          answer.actor = actor;
           coordinator_.Post(
               [=](core::Transaction& tx) {
-                core::OnProbed(tx, name, problem, actor);
+                core::OnProbed(tx, answer);
                 return absl::OkStatus();
               },
               [=, this](const absl::Status& status) {

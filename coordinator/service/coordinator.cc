@@ -260,7 +260,7 @@ telemetry::ClusterView Coordinator::View(int watchers) const {
   for (const core::Node& node : Nodes()) {
     telemetry::WorkerView out;
     out.name = node.name;
-    static const char* const kStates[] = {"", "joining", "ready", "suspect", "lost", "quarantined"};
+    static const char* const kStates[] = {"", "joining", "ready", "suspect", "lost", "quarantined", "probing"};
     out.state = kStates[static_cast<int>(node.state)];
     out.heartbeat_seconds = static_cast<double>(node.last_heard_us) / 1e6;
     out.slots["cpu"] = {node.cpu_slots, used[node.name]["cpu"]};

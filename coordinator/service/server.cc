@@ -28,6 +28,8 @@ class RealServer : public Server {
         gate_(std::move(policy)),
         coordinator_(std::move(store), std::move(history), SystemClock(), options.artifact_root),
         rendezvous_(SystemClock()),
+        logs_(coordinator_.term() << 32),
+        probes_(coordinator_.term() << 32),
         jobs_(coordinator_, fanout_, logs_, gate_),
         cluster_(coordinator_, probes_, options.folder, gate_),
         workers_(coordinator_, rendezvous_, logs_, probes_, gate_) {}

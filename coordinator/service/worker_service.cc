@@ -126,7 +126,7 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
         logs_.Answer(message.log_chunk());
         break;
       case v1::ConnectRequest::kProbed:
-        probes_.Answer(message.probed());
+        OnProbed(message.probed());
         break;
       default:
         break;
@@ -183,6 +183,21 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
     coordinator_.Post(
         [name = node_, incarnation = incarnation_, wire](core::Transaction& tx) {
           core::OnPrepared(tx, name, *incarnation, wire.job_id(), wire.attempt(), wire.refusal());
+          return absl::OkStatus();
+        },
+        CloseOnError());
+  }
+
+  // An operator's probe has an id above 0, and a call that waits for it.
+  void OnProbed(const v1::Probed& wire) {
+    if (wire.call_id() >= 0) {
+      probes_.Answer(wire);
+      return;
+    }
+    if (wire.problems_size() > 0) spdlog::warn("node {} failed a probe: {}", node_, Cut(wire.problems(0), 500));
+    coordinator_.Post(
+        [name = node_, incarnation = incarnation_, wire](core::Transaction& tx) {
+          core::OnProbed(tx, ToProbeAnswer(wire, name, *incarnation));
           return absl::OkStatus();
         },
         CloseOnError());

@@ -19,6 +19,9 @@ class Calls {
  public:
   using Callback = std::function<void(const Message&)>;
 
+  // Ids grow from `first`: one that an earlier coordinator gave out must not come again.
+  explicit Calls(std::int64_t first) : next_(first) {}
+
   std::int64_t Add(Callback callback) {
     const std::lock_guard lock(mutex_);
     waiting_[next_] = std::move(callback);
@@ -43,7 +46,7 @@ class Calls {
 
  private:
   std::mutex mutex_;
-  std::int64_t next_ = 1;
+  std::int64_t next_;
   std::map<std::int64_t, Callback> waiting_;
 };
 using LogCalls = Calls<v1::LogChunk>;

@@ -1,6 +1,7 @@
 #include "coordinator/service/worker_wire.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "common/planted.h"
 
@@ -63,6 +64,8 @@ std::optional<v1::ConnectResponse> ToWire(const core::Message& message, const co
     wire.mutable_ack()->set_rank(ack->rank);
     wire.mutable_ack()->set_sequence(ack->sequence);
     wire.mutable_ack()->set_fenced(ack->fenced);
+  } else if (const auto* probe = std::get_if<core::SendProbe>(&message.what)) {
+    wire.mutable_probe()->set_call_id(-probe->number);
   }
   return wire;
 }
@@ -128,6 +131,15 @@ core::Report ToReport(const v1::RankReport& wire) {
       break;
   }
   return report;
+}
+
+core::ProbeAnswer ToProbeAnswer(const v1::Probed& wire, const std::string& node, std::int64_t incarnation) {
+  core::ProbeAnswer answer;
+  answer.node = node;
+  answer.incarnation = incarnation;
+  if (wire.call_id() < 0) answer.number = -std::max(wire.call_id(), -std::numeric_limits<std::int64_t>::max());
+  if (wire.problems_size() > 0) answer.problem = Cut(wire.problems(0), 500);
+  return answer;
 }
 
 core::Registration ToRegistration(const v1::Register& wire) {

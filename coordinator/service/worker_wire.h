@@ -20,6 +20,8 @@ v1::ConnectResponse ToWire(const core::Welcome& welcome, std::int64_t term, cons
                            int heartbeat_ms);
 
 core::Report ToReport(const v1::RankReport& wire);
+// Of the worker of that node and incarnation. Its number is 0 when an operator asked.
+core::ProbeAnswer ToProbeAnswer(const v1::Probed& wire, const std::string& node, std::int64_t incarnation);
 // Whatever it claims (inventory.h judges it).
 core::Registration ToRegistration(const v1::Register& wire);
 

@@ -123,6 +123,8 @@ void VisitNode(Node& n, Field field, Added later) {
   later("labels", n.labels);
   later("admin", n.admin);
   later("strikes", n.strikes);
+  later("probe", n.probe);
+  later("problem", n.problem);
 }
 
 void to_json(nlohmann::json& json, const Node& node) {
@@ -166,7 +168,8 @@ void Restore(core::State& state, core::Job job) {
 void Restore(core::State& state, core::Node node) {
   // Until it is heard again, nothing is placed there and nothing is given up (failover grace).
   if (node.state != core::NodeState::kLost && node.state != core::NodeState::kQuarantined) {
-    node.state = core::NodeState::kJoining;
+    // One that was being probed still has to pass: it is asked again when it is heard.
+    if (node.state != core::NodeState::kProbing) node.state = core::NodeState::kJoining;
     node.message = "not heard since the coordinator started";
   }
   const std::string name = node.name;

@@ -3,6 +3,7 @@ vicreg_test(coordinator_core_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/core_test.cc
 vicreg_test(coordinator_in_place_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/in_place_test.cc LIBS vicreg_core)
 vicreg_test(coordinator_leader_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/leader_test.cc LIBS vicreg_core)
 vicreg_test(coordinator_order_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/order_test.cc LIBS vicreg_core)
+vicreg_test(coordinator_probation_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/probation_test.cc LIBS vicreg_store)
 vicreg_test(coordinator_schedule_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/schedule_test.cc LIBS vicreg_core)
 vicreg_test(coordinator_wishes_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/wishes_test.cc LIBS vicreg_core)
 vicreg_test(coordinator_walk_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/walk_test.cc LIBS vicreg_store TIMEOUT 300)

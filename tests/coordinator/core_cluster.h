@@ -49,24 +49,42 @@ class CoreCluster {
 
   // ---- nodes ----
 
+  static Node Offered(const std::string& name, int slots, std::vector<std::string> roots = {"images"}) {
+    Node node;
+    node.name = name;
+    node.boot_id = "boot of " + name;
+    node.cpu_slots = slots;
+    node.data_roots = std::move(roots);
+    return node;
+  }
+  absl::StatusOr<Welcome> RegisterNode(Node node, std::vector<Held> held = {}) {
+    return Decide([&](Transaction& tx) { return Register(tx, {std::move(node), std::move(held)}); });
+  }
+  // Registered, and READY: it passed its probe.
+  absl::StatusOr<Welcome> AddNode(Node node) {
+    const std::string name = node.name;
+    auto welcome = RegisterNode(std::move(node));
+    Probed(name);
+    return welcome;
+  }
   absl::StatusOr<Welcome> AddNode(const std::string& name, int slots, std::vector<std::string> roots = {"images"}) {
-    Registration registration;
-    registration.node.name = name;
-    registration.node.boot_id = "boot of " + name;
-    registration.node.cpu_slots = slots;
-    registration.node.data_roots = std::move(roots);
-    return Decide([&](Transaction& tx) { return Register(tx, registration); });
+    return AddNode(Offered(name, slots, std::move(roots)));
+  }
+  // The answer to the coordinator's newest probe.
+  void Probed(const std::string& name, const std::string& problem = "") {
+    const Node& node = state.nodes.at(name);
+    const ProbeAnswer answer{name, node.incarnation, node.probe, problem};
+    Decide([&](Transaction& tx) { return OnProbed(tx, answer), 0; });
   }
   // The same process connects again.
   absl::StatusOr<Welcome> Reconnect(const std::string& name, std::vector<Held> held = {}) {
-    Registration registration{state.nodes.at(name), std::move(held)};
-    return Decide([&](Transaction& tx) { return Register(tx, registration); });
+    return RegisterNode(state.nodes.at(name), std::move(held));
   }
   // Another process of the same machine.
   absl::StatusOr<Welcome> Restart(const std::string& name, std::vector<Held> held = {}) {
-    Registration registration{state.nodes.at(name), std::move(held)};
-    registration.node.incarnation = 0;
-    return Decide([&](Transaction& tx) { return Register(tx, registration); });
+    Node node = state.nodes.at(name);
+    node.incarnation = 0;
+    return RegisterNode(std::move(node), std::move(held));
   }
   absl::Status Beat(const std::string& name) {
     return Decide([&](Transaction& tx) { return Heartbeat(tx, name, state.nodes.at(name).incarnation); });

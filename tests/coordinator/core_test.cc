@@ -673,7 +673,7 @@ TEST(Membership, LostNodeEndsItsAttemptsAndMustRegisterAgain) {
   const auto welcome = c.Reconnect("a", {{"job", 1, 0}, {"job", 1, 1}});
   ASSERT_TRUE(welcome.ok());
   EXPECT_THAT(welcome->keep, IsEmpty());
-  EXPECT_EQ(c.node("a"), NodeState::kReady);
+  EXPECT_EQ(c.node("a"), NodeState::kProbing);
 }
 
 TEST(Membership, ReservationOnALostNodeGoesBackToTheQueue) {

@@ -41,7 +41,8 @@ struct LeaderTest : ::testing::Test {
     Registration registration;
     registration.node.name = name;
     registration.node.cpu_slots = 1;
-    return Do([&](Transaction& tx) { return core::Register(tx, registration).status(); });
+    RETURN_IF_ERROR(Do([&](Transaction& tx) { return core::Register(tx, registration).status(); }));
+    return Do([&](Transaction& tx) { return OnProbed(tx, {name, 1, 1, ""}), absl::OkStatus(); });
   }
   // In steps, as a coordinator that runs looks at the time.
   void Pass(seconds by) {

@@ -44,7 +44,8 @@ class Outage : public ::testing::Test {
     registration.node.boot_id = "b";
     registration.node.cpu_slots = 1;
     registration.node.data_roots = {"images"};
-    return Do([=](core::Transaction& tx) { return core::Register(tx, registration).status(); });
+    RETURN_IF_ERROR(Do([=](core::Transaction& tx) { return core::Register(tx, registration).status(); }));
+    return Do([](core::Transaction& tx) { return core::OnProbed(tx, {"n", 1, 1, ""}), absl::OkStatus(); });
   }
   absl::Status Heartbeat() {
     return Do([](core::Transaction& tx) { return core::Heartbeat(tx, "n", 1); });

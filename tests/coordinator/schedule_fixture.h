@@ -18,13 +18,9 @@ using Fill = std::function<void(Job&)>;
 class Scheduler : public ::testing::Test {
  protected:
   void Add(const std::string& name, int slots, std::vector<std::string> labels = {}) {
-    Registration registration;
-    registration.node.name = name;
-    registration.node.boot_id = "boot of " + name;
-    registration.node.cpu_slots = slots;
-    registration.node.data_roots = {"images"};
-    registration.node.labels = std::move(labels);
-    EXPECT_TRUE(c.Decide([&](Transaction& tx) { return Register(tx, registration); }).ok());
+    Node node = CoreCluster::Offered(name, slots);
+    node.labels = std::move(labels);
+    EXPECT_TRUE(c.AddNode(std::move(node)).ok());
   }
   void Wants(
       const std::string& id, int world, const Fill& fill = [](Job&) {}) {

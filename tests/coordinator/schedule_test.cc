@@ -440,11 +440,9 @@ TEST_F(Scheduler, PassIsMadeWhenTheHourOfTheBudgetIsOver) {
 
 TEST_F(Scheduler, BudgetHoldsForAllKindsOfSlotsTogether) {
   c.options.preemptions_per_hour = 1;
-  Registration registration;
-  registration.node.name = "a";
-  registration.node.cpu_slots = registration.node.gpu_slots = 1;
-  registration.node.data_roots = {"images"};
-  EXPECT_TRUE(c.Decide([&](Transaction& tx) { return Register(tx, registration); }).ok());
+  Node both = CoreCluster::Offered("a", 1);
+  both.gpu_slots = 1;
+  EXPECT_TRUE(c.AddNode(both).ok());
   Runs("cpu", 1);
   Runs("gpu", 1, [](Job& j) { j.slot_kind = "gpu"; });
   c.PassWithHeartbeats(minutes(15));

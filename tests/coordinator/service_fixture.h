@@ -110,7 +110,7 @@ class Service : public ::testing::Test {
   std::unique_ptr<v1::WorkerService::Stub> workers_;
 };
 
-// A worker that says what it is told to.
+// A worker that says what it is told to, and passes the coordinator's probes unless it is told not to.
 class FakeWorker {
  public:
   FakeWorker(v1::WorkerService::Stub& stub, const std::string& node, std::int64_t incarnation = 0)
@@ -125,6 +125,8 @@ class FakeWorker {
   }
   ~FakeWorker() { context_.TryCancel(); }
 
+  bool passes_probes = true;
+
   void Say(const v1::ConnectRequest& message) { stream_->Write(message); }
   void Report(const v1::Launch& launch, std::int64_t sequence, const std::function<void(v1::RankReport&)>& fill) {
     v1::ConnectRequest message;
@@ -138,9 +140,16 @@ class FakeWorker {
   v1::ConnectResponse Next(v1::ConnectResponse::MessageCase kind) {
     v1::ConnectResponse message;
     while (stream_->Read(&message)) {
+      if (passes_probes && message.has_probe() && message.probe().call_id() < 0) AnswerProbe(message.probe(), "");
       if (message.message_case() == kind) return message;
     }
     return {};
+  }
+  void AnswerProbe(const v1::Probe& probe, const std::string& problem) {
+    v1::ConnectRequest answer;
+    answer.mutable_probed()->set_call_id(probe.call_id());
+    if (!problem.empty()) answer.mutable_probed()->add_problems(problem);
+    Say(answer);
   }
   // Prepared and launched.
   v1::Launch Launched() {

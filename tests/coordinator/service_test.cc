@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <future>
 #include <limits>
 #include <mutex>
 #include <random>
@@ -412,6 +413,45 @@ TEST_F(Service, WorkerIsWelcomedAskedAndTold) {
   worker.Report(launch, 2, [](v1::RankReport& r) { r.mutable_exited()->set_reason(v1::EXIT_REASON_COMPLETED); });
   EXPECT_FALSE(worker.Next(v1::ConnectResponse::kAck).ack().fenced());
   EXPECT_EQ(Get(id).state(), v1::JOB_STATE_SUCCEEDED);
+}
+
+TEST_F(Service, ProbesOfTheCoordinatorAndOfAnOperatorAreNotConfused) {
+  const auto node = [&] {
+    v1::ListNodesResponse nodes;
+    grpc::ClientContext context;
+    EXPECT_TRUE(cluster_->ListNodes(&context, {}, &nodes).ok());
+    return nodes.nodes_size() == 1 ? nodes.nodes(0) : v1::Node();
+  };
+  FakeWorker worker(*workers_, "a");
+  worker.passes_probes = false;
+  const v1::Probe own = worker.Next(v1::ConnectResponse::kProbe).probe();
+  EXPECT_EQ(own.call_id(), -1);
+  EXPECT_EQ(node().state(), v1::NODE_STATE_PROBING);
+  v1::ProbeNodeResponse response;
+  auto asked = std::async(std::launch::async, [&] {
+    v1::ProbeNodeRequest request;
+    request.set_name("a");
+    grpc::ClientContext context;
+    return cluster_->ProbeNode(&context, request, &response);
+  });
+  const v1::Probe operators = worker.Next(v1::ConnectResponse::kProbe).probe();
+  EXPECT_GE(operators.call_id(), std::int64_t{1} << 32) << "no id of an earlier term";
+  // The coordinator's is answered first: it ends no call of an operator.
+  worker.AnswerProbe(own, "no space");
+  while (node().message().find("no space") == std::string::npos) std::this_thread::yield();
+  EXPECT_EQ(node().state(), v1::NODE_STATE_PROBING) << "of one node a fifth is none";
+  EXPECT_THAT(node().message(), HasSubstr("a probe by coordinator failed: no space"));
+  EXPECT_EQ(node().strikes(), 0);
+  worker.AnswerProbe(operators, "");
+  EXPECT_TRUE(asked.get().ok());
+  EXPECT_EQ(response.node().state(), v1::NODE_STATE_READY);
+  // Late, and said twice.
+  worker.AnswerProbe(own, "no space");
+  worker.AnswerProbe(operators, "no space");
+  const std::string id = SubmitOne();
+  EXPECT_EQ(worker.Launched().job_id(), id);
+  EXPECT_EQ(node().state(), v1::NODE_STATE_READY);
+  EXPECT_EQ(node().strikes(), 0);
 }
 
 // A worker forgets all reports up to an acknowledgement.

@@ -116,7 +116,7 @@ bool Same(const core::Job& a, const core::Job& b) {
 bool Same(const core::Node& a, const core::Node& b) {
   const auto all = [](const core::Node& n) {
     return std::tie(n.name, n.boot_id, n.build, n.incarnation, n.state, n.cpu_slots, n.gpu_slots, n.data_roots,
-                    n.message, n.last_heard_us, n.labels, n.admin);
+                    n.message, n.last_heard_us, n.labels, n.admin, n.probe, n.problem);
   };
   return all(a) == all(b) && std::equal(a.strikes.begin(), a.strikes.end(), b.strikes.begin(), b.strikes.end(),
                                         [](const core::Strike& x, const core::Strike& y) {
@@ -132,7 +132,11 @@ absl::Status Register(SqliteStore& store, CoreCluster& cluster, const std::strin
   registration.node.cpu_slots = slots;
   registration.node.gpu_slots = 1;
   registration.node.data_roots = {"images", "photos"};
-  return Commit(store, cluster, [&](Transaction& tx) { EXPECT_TRUE(core::Register(tx, registration).ok()); });
+  RETURN_IF_ERROR(Commit(store, cluster, [&](Transaction& tx) { EXPECT_TRUE(core::Register(tx, registration).ok()); }));
+  return Commit(store, cluster, [&](Transaction& tx) {
+    const core::Node& node = *tx.FindNode(name);
+    core::OnProbed(tx, {name, node.incarnation, node.probe, ""});
+  });
 }
 
 absl::Status Submit(SqliteStore& store, CoreCluster& cluster, const std::string& id, int world,
@@ -294,7 +298,14 @@ TEST(Record, EveryFieldIsReadBackEqual) {
   node.labels = {"rack=r1", "gpu=h100"};
   node.admin = core::AdminState::kDraining;
   node.strikes = {{7, "job"}, {8, "other"}};
+  node.probe = 9;
+  node.problem = "no space";
   EXPECT_TRUE(Same(NodeFromRecord(NodeRecord(node)), node));
+  auto earlier = nlohmann::json::parse(NodeRecord(node));
+  for (const char* added : {"probe", "problem"}) earlier.erase(added);
+  node.probe = 0;
+  node.problem = "";
+  EXPECT_TRUE(Same(NodeFromRecord(earlier.dump()), node)) << "as a build before these wrote it";
 }
 
 TEST_F(Store, WhatWasCommittedSurvivesAKill) {

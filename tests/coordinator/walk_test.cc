@@ -32,7 +32,7 @@ constexpr int kSteps = 3000, kSeeds = 40, kMaxJobs = 60;
 
 // What a worker receives, with what the shell adds from the job.
 struct Order {
-  enum class Kind { kPrepare, kLaunch, kStop, kAbort, kAck } kind;
+  enum class Kind { kPrepare, kLaunch, kStop, kAbort, kAck, kProbe } kind;
   std::string job;
   int attempt = 0;
   std::vector<std::pair<int, int>> ranks;  // (rank, slot) on this node
@@ -58,6 +58,7 @@ struct Worker {
   bool connected = false;
   std::deque<Order> inbox;
   std::deque<std::pair<std::string, int>> confirmations;  // (job, attempt) to answer
+  std::int64_t probe = 0;                                 // to answer; 0: none
   std::map<Key, Process> held;
 };
 
@@ -149,6 +150,8 @@ class Walk {
         order = {Order::Kind::kAbort, abort->job_id, abort->attempt, {}};
       } else if (const auto* ack = std::get_if<SendAck>(&message.what)) {
         order = {Order::Kind::kAck, ack->job_id, ack->attempt, {}, ack->rank, ack->sequence, ack->fenced};
+      } else if (const auto* probe = std::get_if<SendProbe>(&message.what)) {
+        order = {Order::Kind::kProbe, "", 0, {}, 0, probe->number};
       }
       worker.inbox.push_back(order);
     }
@@ -241,8 +244,7 @@ class Walk {
               return absl::OkStatus();
             },
             [=, this, &worker](const absl::Status& status) {
-              worker.inbox.clear();
-              worker.confirmations.clear();
+              Disconnect(worker);
               worker.connected = status.ok();
               if (absl::IsAborted(status)) Wrong("worker " + worker.name + " was fenced by itself");
               if (!status.ok()) return;
@@ -257,6 +259,7 @@ class Walk {
     worker.connected = false;
     worker.inbox.clear();
     worker.confirmations.clear();
+    worker.probe = 0;
   }
   // Ranks have sessions of their own: some outlive their worker.
   void NewProcess(Worker& worker) {
@@ -285,6 +288,18 @@ class Walk {
     }};
     Remember(act.decide);
     return act;
+  }
+  // Passed, or not.
+  Act AnswerProbe(Worker& worker, bool passes) {
+    const ProbeAnswer answer{worker.name, worker.incarnation, std::exchange(worker.probe, 0), passes ? "" : "no space"};
+    const Act act{[=](Transaction& tx) { return OnProbed(tx, answer), absl::OkStatus(); }};
+    Remember(act.decide);
+    return act;
+  }
+  Act ProbeSome() {
+    const Worker& worker = AnyWorker();
+    const ProbeAnswer answer{worker.name, worker.incarnation, 0, Chance(70) ? "" : "no space", "local:operator"};
+    return {[=](Transaction& tx) { return OnProbed(tx, answer), absl::OkStatus(); }};
   }
   Act Tell(Worker& worker, const Report& report) {
     const Act act{[=, name = worker.name, incarnation = worker.incarnation](Transaction& tx) {
@@ -333,6 +348,9 @@ class Walk {
           process.slot = slot;
           Say(key, process, Report::Kind::kSpawned);
         }
+        break;
+      case Order::Kind::kProbe:
+        worker.probe = order.sequence;
         break;
       case Order::Kind::kStop:
       case Order::Kind::kAbort:
@@ -417,8 +435,7 @@ class Walk {
   void RestartCoordinator() {
     for (auto& [id, job] : state_.jobs) job = store::JobFromRecord(store::JobRecord(job), job.spec);
     for (auto& [name, node] : state_.nodes) {
-      node = store::NodeFromRecord(store::NodeRecord(node));
-      if (node.state != NodeState::kLost) node.state = NodeState::kJoining;
+      store::Restore(state_, store::NodeFromRecord(store::NodeRecord(node)));
     }
     ++state_.term;
     state_.waiting.clear();
@@ -449,7 +466,8 @@ class Walk {
       // One submit a batch: ids are numbered by what is committed.
       if (what < 4 && i == 0 && state_.jobs.size() < kMaxJobs) acts.push_back(SubmitSome());
       if (what >= 4 && what < 6) acts.push_back(SubmitAgain());
-      if (what >= 6 && what < 8 && Chance(60)) acts.push_back(Chance(80) ? WishSome() : AdminSome());
+      if (what >= 6 && what < 8 && Chance(60))
+        acts.push_back(Chance(80) ? WishSome() : Chance(70) ? AdminSome() : ProbeSome());
       if (what >= 8 && what < 20) acts.push_back(Garbage());
       if (what >= 20 && what < 30 && !said_.empty())
         acts.push_back({said_[static_cast<std::size_t>(Draw(static_cast<int>(said_.size())))]});
@@ -463,6 +481,7 @@ class Walk {
         worker.confirmations.pop_front();
         acts.push_back(Confirm(worker, job, attempt, Chance(10) ? "memory is short" : ""));
       }
+      if (what >= 40 && worker.probe != 0) acts.push_back(AnswerProbe(worker, Chance(80)));
       if (what >= 50) Report1(worker, acts);
     }
     Commit(acts, 3);
@@ -522,6 +541,7 @@ class Walk {
         }
         std::vector<Act> acts = {Beat(worker)};
         while (!worker.inbox.empty()) Read(worker);
+        if (worker.probe != 0) acts.push_back(AnswerProbe(worker, true));
         for (const auto& [job, attempt] : std::exchange(worker.confirmations, {}))
           acts.push_back(Confirm(worker, job, attempt, ""));
         for (int i = 0; i < 4; ++i) Live(worker, true);
@@ -532,7 +552,9 @@ class Walk {
       }
       const bool idle =
           std::all_of(workers_.begin(), workers_.end(), [](const Worker& w) { return w.connected && w.held.empty(); });
-      if (idle && AtRest()) return;
+      const bool placeable =
+          std::all_of(state_.nodes.begin(), state_.nodes.end(), [](const auto& n) { return n.second.placeable(); });
+      if (idle && placeable && AtRest()) return;
     }
     if (!wrong_.empty()) return;
     for (const auto& [queue_seq, id] : state_.live) {
@@ -541,6 +563,8 @@ class Walk {
     }
     for (const Worker& worker : workers_) {
       if (!worker.connected) Wrong("worker " + worker.name + " never came back");
+      if (const Node& node = state_.nodes.at(worker.name); !node.placeable())
+        Wrong("node " + worker.name + " never became READY: " + node.message);
       for (const auto& [key, process] : worker.held)
         Wrong("worker " + worker.name + " still holds a rank of " + std::get<0>(key));
     }

@@ -17,6 +17,7 @@ void Clients::Do(const Step& step, Random& draw) {
     case What::kCordon:
     case What::kDrain:
     case What::kOpen:
+    case What::kProbe:
     case What::kQuota:
     case What::kQueue:
       return Operate(step.what, draw);
@@ -164,8 +165,17 @@ void Clients::Wish(What what, Random& draw) {
 }
 
 void Clients::Operate(What what, Random& draw) {
-  const std::string node =
-      world_.machines[static_cast<std::size_t>(draw.Draw(static_cast<int>(world_.machines.size())))]->name();
+  const Machine& machine =
+      *world_.machines[static_cast<std::size_t>(draw.Draw(static_cast<int>(world_.machines.size())))];
+  const std::string& node = machine.name();
+  // The worker's answer; what it was asked through is the service's.
+  if (what == What::kProbe) {
+    return Ask({"probe " + node, [node, problem = machine.probe_problem()](core::Transaction& tx) {
+                  const core::Node* now = tx.FindNode(node);
+                  if (now != nullptr) core::OnProbed(tx, {node, now->incarnation, 0, problem, "local:operator"});
+                  return absl::OkStatus();
+                }});
+  }
   if (what == What::kQuota) {
     core::Project project;
     project.name = draw.Chance(50) ? "default" : "other";

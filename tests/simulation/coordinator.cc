@@ -141,6 +141,7 @@ void ServerEnd::OnRequest(const v1::ConnectRequest& message) {
       if (self->world_.coordinator == nullptr) return;
       self->generation_ = self->world_.coordinator->generation();
       if (message.has_report()) self->OnReport(message.report());
+      if (message.has_probed()) self->OnProbed(message.probed());
       if (message.has_prepared()) {
         self->coordinator()->Post(
             [self, message](core::Transaction& tx) {
@@ -179,6 +180,9 @@ void ServerEnd::OnRequest(const v1::ConnectRequest& message) {
     case v1::ConnectRequest::kReport:
       OnReport(message.report());
       break;
+    case v1::ConnectRequest::kProbed:
+      OnProbed(message.probed());
+      break;
     default:
       break;
   }
@@ -202,6 +206,15 @@ void ServerEnd::OnRegister(const v1::Register& wire) {
         const auto before = std::exchange(coordinator.sessions_[self->node_], self);
         if (before) before->Close(absl::AbortedError("another connection took its place"));
       });
+}
+
+void ServerEnd::OnProbed(const v1::Probed& wire) {
+  coordinator()->Post(
+      [self = shared_from_this(), wire](core::Transaction& tx) {
+        core::OnProbed(tx, service::ToProbeAnswer(wire, self->node_, self->incarnation_));
+        return absl::OkStatus();
+      },
+      [self = shared_from_this()](const absl::Status& status) { self->CloseOnError(status); });
 }
 
 void ServerEnd::OnReport(const v1::RankReport& wire) {

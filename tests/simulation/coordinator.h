@@ -76,6 +76,7 @@ class ServerEnd : public Stream::Server, public std::enable_shared_from_this<Ser
   // Null: it has ended.
   Coordinator* coordinator() const;
   void OnRegister(const v1::Register& wire);
+  void OnProbed(const v1::Probed& wire);
   void OnReport(const v1::RankReport& wire);
   void AcknowledgeRows(v1::ConnectResponse answer);
   void CloseOnError(const absl::Status& status) {

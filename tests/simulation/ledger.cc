@@ -94,6 +94,12 @@ void Ledger::See(const core::Job& job) {
   seen.charges = job.charges;
 }
 
+bool Ledger::Passed(const std::string& node, std::int64_t probe) const {
+  return std::any_of(world_.machines.begin(), world_.machines.end(), [&](const auto& machine) {
+    return machine->name() == node && machine->passed_probes.count(probe) != 0;
+  });
+}
+
 void Ledger::CheckNodes(const core::State& before, const core::Transaction& tx, const core::State& after) {
   const TimePoint now = tx.now;
   for (const auto& [name, old] : before.nodes) {
@@ -101,6 +107,9 @@ void Ledger::CheckNodes(const core::State& before, const core::Transaction& tx, 
     // Said by a heartbeat alone.
     if (old.state == core::NodeState::kLost && node.state != core::NodeState::kLost && node.message == "heard again")
       world_.Wrong("lost node " + name + " came back without registering");
+    if (old.state == core::NodeState::kProbing && node.state == core::NodeState::kReady &&
+        node.message == "passed a probe by coordinator" && !Passed(name, node.probe))
+      world_.Wrong("node " + name + " is READY by a probe that it did not pass");
     if (node.state != core::NodeState::kLost || old.state == core::NodeState::kLost) continue;
     world_.Note("node " + name + " is LOST");
     if (now - after.began < tx.options.failover_grace)
@@ -146,13 +155,6 @@ void Ledger::CheckPlacement(const core::Transaction& tx, const core::Event& even
     if (other->project == job.project) held += other->world_size;
   }
   if (quota >= 0 && held > quota) world_.Wrong("project " + job.project + " holds more slots than its quota");
-  for (const core::Rank& rank : job.ranks) {
-    const core::Node* node = tx.FindNode(rank.node);
-    if (node == nullptr || job.state != JobState::kReserved) continue;
-    if (!node->placeable()) world_.Wrong(job.id + " was placed on " + node->name + ", which takes nothing new");
-    if (rank.slot < 0 || rank.slot >= node->cpu_slots)
-      world_.Wrong(job.id + " got a slot that " + node->name + " lacks");
-  }
 }
 
 void Ledger::CheckEnd(const core::Event& event, const core::Job& job) {

@@ -64,6 +64,8 @@ class Ledger {
   };
   void See(const core::Job& job);
   void CheckPromises(const core::State& state);
+  // Did that machine pass the coordinator's probe of that number?
+  bool Passed(const std::string& node, std::int64_t probe) const;
   void CheckNodes(const core::State& before, const core::Transaction& tx, const core::State& after);
   void CheckPlacement(const core::Transaction& tx, const core::Event& event, const core::Job& job);
   void CheckEnd(const core::Event& event, const core::Job& job);

@@ -92,8 +92,26 @@ void Worker::Receive(const v1::ConnectResponse& message) {
   } else if (!welcomed_) {
     return;  // the first message must be Welcome
   }
+  if (message.has_probe()) return OnProbe(message.probe());
   Perform(supervisor_.OnMessage(world_.events.now(), message));
   Turn();
+}
+
+// Agent::OnProbe. Slow now and then: the coordinator has asked again by then. Answered on whatever stream there is.
+void Worker::OnProbe(const v1::Probe& probe) {
+  const auto takes = world_.random.Chance(20) ? world_.random.Between(seconds(5), seconds(40))
+                                              : world_.random.Between(milliseconds(200), seconds(2));
+  machine_.AfterOfWorker(takes, [this, id = probe.call_id()] {
+    if (!stream_ || !welcomed_) return;
+    v1::ConnectRequest message;
+    message.mutable_probed()->set_call_id(id);
+    if (machine_.probe_problem().empty()) {
+      machine_.passed_probes.insert(-id);
+    } else {
+      message.mutable_probed()->add_problems(machine_.probe_problem());
+    }
+    stream_->Up(std::move(message));
+  });
 }
 
 void Worker::OnEnd(const absl::Status& why) {
@@ -275,6 +293,10 @@ int Machine::Spawn(const worker::Key& key, int slot, const std::string& secret) 
   processes_[pid] = std::move(process);
   rank.Begin();
   return pid;
+}
+
+std::string Machine::probe_problem() const {
+  return world_.events.now() < probe_fails_until ? "simulated: no space" : "";
 }
 
 void Machine::StartWorker() {

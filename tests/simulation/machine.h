@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,7 @@ class Worker : public Stream::Client {
   void ConnectLater();
   void Beat(std::uint64_t stream);
   void Receive(const v1::ConnectResponse& message);
+  void OnProbe(const v1::Probe& probe);
   void Perform(worker::Effects effects);
   void Adopt();
   void Start(const worker::Start& start);
@@ -91,6 +93,9 @@ class Machine {
   std::map<worker::Key, RankFile> rank_files;
   std::map<worker::Key, int> exit_records;  // wait status
   int failing_starts = 0;
+  TimePoint probe_fails_until{};
+  std::string probe_problem() const;     // of a probe now; empty: it passes
+  std::set<std::int64_t> passed_probes;  // the coordinator's own, by number
 
  private:
   World& world_;

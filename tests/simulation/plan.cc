@@ -20,6 +20,7 @@ const char* Name(What what) {
                                        "reboot",
                                        "machine off",
                                        "freeze",
+                                       "probe fails",
                                        "break",
                                        "cut",
                                        "cut up",
@@ -50,6 +51,7 @@ const char* Name(What what) {
                                        "cordon",
                                        "drain",
                                        "open",
+                                       "probe",
                                        "quota",
                                        "queue"};
   static_assert(std::size(kNames) == static_cast<std::size_t>(What::kCount));

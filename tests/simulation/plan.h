@@ -26,6 +26,7 @@ enum class What {
   kReboot,
   kMachineOff,
   kFreeze,
+  kProbeFails,
   // network
   kBreak,
   kCut,
@@ -60,6 +61,7 @@ enum class What {
   kCordon,
   kDrain,
   kOpen,
+  kProbe,
   kQuota,
   kQueue,
   kCount

@@ -18,6 +18,8 @@ World::World(const Plan& the_plan, bool keep_trace)
     : plan(the_plan), trace(keep_trace), random(the_plan.seed ^ 0x5bd1e995), ledger(*this), clients(*this) {
   options.min_runtime = seconds(15);
   options.stop_grace_seconds = 20;
+  // Of three or four nodes a fifth is none.
+  if (random.Chance(50)) options.quarantine_share = 0.34;
   const auto add = [&](const char* name, int slots, std::vector<std::string> roots, const char* rack) {
     machines.push_back(std::make_unique<Machine>(*this, name, slots, std::move(roots),
                                                  std::vector<std::string>{std::string("rack=") + rack}));
@@ -163,6 +165,12 @@ void World::DoToMachines(const Step& step, Random& draw) {
     case What::kFreeze:
       machine.FreezeUntil(soon);
       return;
+    case What::kProbeFails:
+      machine.probe_fails_until = soon + seconds(30);
+      if (draw.Chance(50)) return;  // it is not asked before something else happens
+      machine.PowerOff();
+      events.After(draw.Between(seconds(1), seconds(15)), [&machine] { machine.PowerOn(); });
+      return;
     case What::kBreak:
       if (machine.worker() != nullptr) machine.worker()->BreakStream();
       return;
@@ -294,6 +302,7 @@ void World::Heal() {
   // Links that are cut and machines that are frozen come back by themselves, in their order.
   for (const auto& machine : machines) {
     machine->failing_starts = 0;
+    machine->probe_fails_until = {};
     if (machine->up()) machine->StartWorker();
   }
   if (coordinator) coordinator->StallUntil({});
@@ -310,6 +319,9 @@ std::string World::Unrest() const {
     const bool never = why.reason == core::Reason::kNotEnoughSlots || why.reason == core::Reason::kDataRootMissing ||
                        why.reason == core::Reason::kTopology;
     if (job.state != core::JobState::kQueued || !never) return id + " is " + core::Name(job.state) + ": " + why.message;
+  }
+  for (const auto& [name, node] : state.nodes) {
+    if (!node.placeable()) return "nothing may be placed on node " + name + ": " + node.message;
   }
   for (const auto& machine : machines) {
     if (machine->worker() == nullptr || !machine->worker()->welcomed()) return "worker " + machine->name() + " is away";

@@ -35,6 +35,7 @@ bool Until(F condition) {
 }
 
 constexpr char kRankProgram[] = R"(#!/bin/sh
+[ "$1" = --check-device ] && exit 0
 echo "${CUDA_VISIBLE_DEVICES-unset}" > "$2/sees-$6-${10}.new"
 mv "$2/sees-$6-${10}.new" "$2/sees-$6-${10}"
 exec sleep 1000
@@ -45,7 +46,7 @@ class GpuSlots : public testing::Test {
   GpuSlots() {
     std::string name = "/tmp/vicreg-gpus-XXXXXX";
     folder_ = mkdtemp(name.data());
-    EXPECT_TRUE(MakeFolders(folder_ + "/ranks").ok() && MakeFolders(folder_ + "/logs").ok());
+    for (const char* part : {"/ranks", "/logs", "/artifacts"}) EXPECT_TRUE(MakeFolders(folder_ + part).ok());
     EXPECT_TRUE(WriteFileAtomically(folder_ + "/rank", kRankProgram, 0700).ok());
     auto server = service::Server::Start({folder_ + "/state", folder_ + "/artifacts", "127.0.0.1:0", "127.0.0.1:0"},
                                          rpc::AllowLocalUser());

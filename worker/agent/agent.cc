@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "common/exit_record.h"
 #include "common/files.h"
@@ -23,6 +24,8 @@ namespace {
 using std::chrono::milliseconds;
 using TimePoint = worker::TimePoint;
 constexpr milliseconds kLogCheck{1000};
+// Waiting for an answer: more, and the oldest gets none.
+constexpr std::size_t kMaxProbes = 16;
 
 TimePoint Now() { return std::chrono::steady_clock::now(); }
 
@@ -196,16 +199,37 @@ void Agent::OnReadLog(const v1::ReadLog& read) {
   if (outlet_) outlet_(std::move(message));
 }
 
-// Not on the stream's thread: a Stop or Abort may not wait for it.
+// Not on the stream's thread: a Stop or Abort may not wait for it. One at a time; the next answers all who asked since.
 void Agent::OnProbe(const v1::Probe& probe) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (probes_.size() == kMaxProbes) probes_.erase(probes_.begin());
+    probes_.push_back(probe.call_id());
+    if (std::exchange(probing_, true)) return;
+  }
   if (prober_.joinable()) prober_.join();
-  prober_ = std::thread([this, id = probe.call_id()] {
+  prober_ = std::thread([this] { AnswerProbes(); });
+}
+
+void Agent::AnswerProbes() {
+  while (true) {
+    std::vector<std::int64_t> asked;
+    {
+      const std::lock_guard lock(mutex_);
+      asked.swap(probes_);
+      if (asked.empty() || quit_) {
+        probing_ = false;
+        return;
+      }
+    }
     v1::ConnectRequest message;
     *message.mutable_probed() = Probe(options_);
-    message.mutable_probed()->set_call_id(id);
     const std::lock_guard lock(mutex_);
-    if (outlet_) outlet_(std::move(message));
-  });
+    for (const std::int64_t id : asked) {
+      message.mutable_probed()->set_call_id(id);
+      if (outlet_) outlet_(message);
+    }
+  }
 }
 
 // ---- ranks ----

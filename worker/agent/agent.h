@@ -93,6 +93,8 @@ class Agent {
   void ReapAdopted(const Key& key, const Process& process);
   void OnReadLog(const v1::ReadLog& read);
   void OnProbe(const v1::Probe& probe);
+  // Until nobody waits for an answer.
+  void AnswerProbes();
   void OnStoreReply(const v1::StoreReply& reply);
   void Reap();
   void Watch();
@@ -116,7 +118,9 @@ class Agent {
   bool cap_warned_ = false;  // watcher only
   int wake_ = -1;            // eventfd of the watcher
   std::thread watcher_;
-  std::thread prober_;  // coordinator's stream only; the coordinator asks for one probe at a time
+  std::thread prober_;                // coordinator's stream only
+  std::vector<std::int64_t> probes_;  // call ids that no probe answers yet
+  bool probing_ = false;              // prober_ looks at probes_ once more
 };
 
 }  // namespace vicreg::agent

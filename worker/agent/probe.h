@@ -1,6 +1,7 @@
 #pragma once
 
-// Can this node do what ranks need? Asked by an operator (`vicreg node probe`); ranks train on meanwhile.
+// Can this node do what ranks need? Asked by an operator (`vicreg node probe`), and by the coordinator before it places
+// anything on a node it does not know; ranks train on meanwhile.
 
 #include "vicreg/v1/worker_service.pb.h"
 #include "worker/agent/agent.h"
