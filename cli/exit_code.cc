@@ -29,12 +29,12 @@ int ExitCode(const absl::Status& status) {
   }
 }
 
-int ExitCode(v1::JobState state) {
-  switch (state) {
+int ExitCode(const v1::Job& job) {
+  switch (job.state()) {
     case v1::JOB_STATE_SUCCEEDED:
       return 0;
     case v1::JOB_STATE_FAILED:
-      return kJobFailed;
+      return job.reason() == v1::REASON_DEADLINE || job.reason() == v1::REASON_PREEMPTED ? kJobOutOfTime : kJobFailed;
     case v1::JOB_STATE_CANCELLED:
       return kJobCancelled;
     default:

@@ -6,6 +6,7 @@
 #include "cli/exit_code.h"
 #include "cli/text.h"
 #include "common/enum_names.h"
+#include "common/spec/spec.h"
 
 namespace vicreg::cli {
 namespace {
@@ -197,6 +198,19 @@ std::vector<std::string> QueueRow(const v1::Job& job, std::int64_t now_us) {
           Printable(job.message())};
 }
 
+namespace {
+
+// The coordinator counts without a wall clock, and not while it is away: what is left is about that.
+std::string Deadline(const v1::Job& job, std::int64_t now_us) {
+  std::string text = job.spec().deadline() + " after its submit";
+  const auto deadline = spec::ParseTime(job.spec().deadline());
+  if (!deadline || HasEnded(job.state())) return text;
+  const double left = static_cast<double>(deadline->count()) - static_cast<double>(now_us - job.submitted_us()) / 1e6;
+  return text + "  (about " + Duration(left) + " left)";
+}
+
+}  // namespace
+
 std::string Describe(const v1::Job& job, std::int64_t now_us) {
   std::vector<std::vector<std::string>> facts = {
       {"id", job.id()},
@@ -215,6 +229,8 @@ std::string Describe(const v1::Job& job, std::int64_t now_us) {
       {"recipe", job.recipe_hash()},
       {"submitted", Time(job.submitted_us()) + " UTC  (" + Ago(job.submitted_us(), now_us) + " ago)"},
   };
+  if (!job.spec().deadline().empty()) facts.push_back({"deadline", Deadline(job, now_us)});
+  if (job.spec().restart().never()) facts.push_back({"restart", "never: no attempt after the first that starts ranks"});
   if (job.started_us() != 0) facts.push_back({"started", Time(job.started_us()) + " UTC"});
   if (job.ended_us() != 0)
     facts.push_back({"ended", Time(job.ended_us()) + " UTC  (ran " +

@@ -2,8 +2,10 @@
 
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <atomic>
 #include <csignal>
 #include <iostream>
 
@@ -91,6 +93,12 @@ int main(int argc, char** argv) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
 
+  // By the way a signal takes, so that all that is open is closed.
+  std::atomic<bool> deposed = false;
+  options.deposed = [&] {
+    deposed = true;
+    kill(getpid(), SIGTERM);
+  };
   auto server = vicreg::service::Server::Start(options, vicreg::rpc::AllowLocalUser());
   if (!server.ok()) {
     std::cerr << "vicreg-coordinator: " << server.status().message() << "\n";
@@ -99,6 +107,10 @@ int main(int argc, char** argv) {
   spdlog::info("serving gRPC on port {}, HTTP on port {}", (*server)->grpc_port(), (*server)->http_port());
   int signal = 0;
   sigwait(&signals, &signal);
+  if (deposed) {
+    spdlog::critical("stopping: another coordinator leads");
+    return 1;
+  }
   spdlog::info("{}: stopping", signal == SIGTERM ? "SIGTERM" : "SIGINT");
   return 0;
 }

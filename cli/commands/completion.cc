@@ -98,7 +98,7 @@ std::string Reference(const CLI::App& app) {
                     "\n\nExit codes: 0 ok, 1 internal, 2 usage or job file, 4 forbidden, 5 conflict, 6 coordinator "
                     "unavailable (try again), 7 not found; from `submit --wait`,\n"
                     "`submit --follow`, `watch`, `wait` and `logs -f`: 100 FAILED, 101 the wait timed out, 103 "
-                    "CANCELLED, 130 detached.\n\n"
+                    "CANCELLED, 104 FAILED for its deadline, or\npreempted and not to start again; 130 detached.\n\n"
                     "Answers go to standard output, everything else to standard error. Job ids may be shortened to any "
                     "unique beginning. Where standard output is no\n"
                     "terminal nothing is redrawn and nobody is asked: `cancel` then needs `--yes`.\n\n"

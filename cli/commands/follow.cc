@@ -89,7 +89,7 @@ absl::StatusOr<int> Wait(const Cli& cli, const Options& options) {
       return !reached(job);
     }));
     std::cout << ProgressLine(last) << std::endl;
-    if (HasEnded(last.state()) && code == 0) code = ExitCode(last.state());
+    if (HasEnded(last.state()) && code == 0) code = ExitCode(last);
   }
   return code;
 }
@@ -138,7 +138,7 @@ absl::StatusOr<int> Watch(const Cli& cli, Client& client, const std::string& id,
   }
   RETURN_IF_ERROR(status);
   if (quiet) std::cout << ProgressLine(last) << std::endl;
-  return ExitCode(last.state());
+  return ExitCode(last);
 }
 
 void AddFollow(Cli& cli) {

@@ -197,7 +197,7 @@ absl::StatusOr<int> Logs(const Cli& cli, const Options& options) {
   ASSIGN_OR_RETURN(const int code, Ended(status, id));
   if (code != 0 || !options.follow) return code;
   ASSIGN_OR_RETURN(const v1::Job job, client->Get(id));
-  return HasEnded(job.state()) ? ExitCode(job.state()) : 0;
+  return HasEnded(job.state()) ? ExitCode(job) : 0;
 }
 
 }  // namespace

@@ -106,6 +106,10 @@ void Resolver::Scheduling() {
   }
   Placement();
   Range("restart.charges", s().restart().charges(), 0, 100);
+  if (const auto deadline = spec::ParseTime(s().deadline());
+      !s().deadline().empty() &&
+      (!deadline || *deadline < std::chrono::minutes(1) || *deadline > std::chrono::hours(24 * 365)))
+    Bad("deadline", "found \"" + s().deadline().substr(0, 60) + "\"; expected 1m to 365d, such as 90m or 12h");
   out.recipe.seed = s().seed();
   out.recipe.batch_size = s().batch_size();
 }

@@ -136,7 +136,7 @@ class Walker {
     }
   }
 
-  // `world_size: 2`, `30 steps`, `10 epochs`, `30`.
+  // `world_size: 2`, `30 steps`, `10 epochs`, `30`, `restart: never`.
   bool ReadShorthand(const TreeNode& node, Message& message, const std::string& path) {
     if (node.kind != TreeNode::Kind::kScalar) return false;
     if (auto* world = google::protobuf::DynamicCastToGenerated<v1::WorldSize>(&message)) {
@@ -163,6 +163,11 @@ class Walker {
       } else {
         Complain(node.mark, path, Found(node) + "; expected a length such as \"30 steps\" or \"10 epochs\"");
       }
+      return true;
+    }
+    if (auto* restart = google::protobuf::DynamicCastToGenerated<v1::RestartSpec>(&message)) {
+      restart->set_never(node.scalar == "never");
+      if (!restart->never()) Complain(node.mark, path, Found(node) + "; expected never, or a map such as {charges: 3}");
       return true;
     }
     return false;
@@ -409,6 +414,25 @@ std::string Format(const std::vector<Problem>& problems, const std::string& file
         [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
   }
   return text;
+}
+
+std::optional<std::chrono::seconds> ParseTime(std::string_view text) {
+  if (text.empty()) return std::nullopt;
+  const auto number = ParseInteger(text.substr(0, text.size() - 1));
+  // More than any limit, and what no product below can pass.
+  if (!number || *number < 0 || *number > 1'000'000'000) return std::nullopt;
+  switch (text.back()) {
+    case 's':
+      return std::chrono::seconds(*number);
+    case 'm':
+      return std::chrono::minutes(*number);
+    case 'h':
+      return std::chrono::hours(*number);
+    case 'd':
+      return std::chrono::hours(24 * *number);
+    default:
+      return std::nullopt;
+  }
 }
 
 absl::StatusOr<v1::JobSpec> ParseJob(std::string_view text, const std::string& filename,

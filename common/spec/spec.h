@@ -3,8 +3,10 @@
 // Job file (YAML or JSON) -> JobSpec, strictly: every key is looked up in the message's descriptor. All problems are
 // reported at once. Pure; thread-safe.
 
+#include <chrono>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,6 +29,9 @@ Parsed ParseJobWithMarks(std::string_view text, const std::vector<std::string>& 
 // InvalidArgument: one line per problem, "file:line:column: field: what".
 absl::StatusOr<v1::JobSpec> ParseJob(std::string_view text, const std::string& filename,
                                      const std::vector<std::string>& sets = {});
+
+// "90s", "30m", "12h", "7d": a whole number and its unit. nullopt: anything else.
+std::optional<std::chrono::seconds> ParseTime(std::string_view text);
 
 // One line per problem, as above.
 std::string Format(const std::vector<Problem>& problems, const std::string& filename);

@@ -71,6 +71,15 @@ std::string Seconds(std::chrono::milliseconds time) {
   return text + " s";
 }
 
+// Of a job that was told to end.
+std::string WhyFailed(const Job& job, Reason cause) {
+  const std::string saved = job.checkpoints.empty()
+                                ? "nothing was saved"
+                                : "its checkpoint of step " + std::to_string(NewestStep(job)) + " is kept";
+  if (cause == Reason::kDeadline) return PastDeadline(job) + ": all ranks have ended, " + saved;
+  return "it had started and was stopped, and `restart: never` allows no other attempt: " + saved;
+}
+
 void Settle(Transaction& tx, Job& job, const std::string& actor) {
   // Also when every rank completed meanwhile: an acknowledged wish is kept.
   if (job.destination == Destination::kCancel && !Planted(Plant::kCancelLost)) {
@@ -94,7 +103,9 @@ void Settle(Transaction& tx, Job& job, const std::string& actor) {
     const Reason cause = std::exchange(job.cause, Reason::kNone);
     if (Planted(Plant::kPreemptionCharged)) ++job.charges;
     const std::string goes_on = "from step " + std::to_string(NewestStep(job));
-    if (destination == Destination::kPause) {
+    if (destination == Destination::kFail) {
+      tx.Move(job, JobState::kFailed, cause, WhyFailed(job, cause), "FAILED", actor);
+    } else if (destination == Destination::kPause) {
       tx.Move(job, JobState::kPaused, cause, "paused: `vicreg resume` goes on " + goes_on, "PAUSED", actor);
     } else {
       if (const char* moved = MoveCause(cause); moved != nullptr) ++job.restarts[moved];
@@ -103,12 +114,18 @@ void Settle(Transaction& tx, Job& job, const std::string& actor) {
     return;
   }
   job.charges = next.charges;
+  if (next.crash) job.crash = *next.crash;
   if (next.kind == NextMove::Kind::kFail) {
     tx.Move(job, JobState::kFailed, next.reason, next.message, "FAILED", "restart policy");
     return;
   }
-  ++job.restarts[RestartCause(end)];
   Blame(tx, job, end);
+  if (Spent(job)) {
+    tx.Move(job, JobState::kFailed, next.reason == Reason::kRollback ? Reason::kNumeric : next.reason,
+            end.what + "; `restart: never` allows no other attempt", "FAILED", "restart policy");
+    return;
+  }
+  ++job.restarts[RestartCause(end)];
   if (next.substitute_step > 0) job.substituted_step = next.substitute_step;
   if (next.reason == Reason::kInfra && TooManyInfraEnds(tx, job)) {
     job.ranks.clear();
@@ -134,6 +151,10 @@ void Settle(Transaction& tx, Job& job, const std::string& actor) {
 
 }  // namespace
 
+std::string PastDeadline(const Job& job) {
+  return "its deadline of " + std::to_string(job.deadline_us / 1'000'000) + " s after its submit is over";
+}
+
 std::set<std::string> NodesOf(const Job& job) {
   std::set<std::string> nodes;
   for (const Rank& rank : job.ranks) nodes.insert(rank.node);
@@ -155,8 +176,10 @@ void OnRankGone(Transaction& tx, Job& job, const std::string& actor) {
     // Peers would otherwise wait for a collective that can never finish.
     for (const std::string& node : NodesOf(job)) tx.Send(node, SendAbort{job.id, job.attempt, end.what});
   }
-  if (std::all_of(job.ranks.begin(), job.ranks.end(), [](const Rank& r) { return r.settled(); }))
+  if (std::all_of(job.ranks.begin(), job.ranks.end(), [](const Rank& r) { return r.settled(); })) {
     Settle(tx, job, actor);
+    tx.CountEnd(job.reason);
+  }
 }
 
 void Requeue(Transaction& tx, Job& job, Reason reason, const std::string& message, const std::string& actor) {
@@ -171,6 +194,10 @@ bool HoldsProcesses(const Job& job) { return HoldsSlots(job.state) && job.state 
 
 void Stop(Transaction& tx, Job& job, Destination destination, Reason cause, double grace_seconds,
           const std::string& message, const std::string& actor) {
+  if (destination == Destination::kRequeue && Spent(job)) {
+    destination = Destination::kFail;
+    cause = Reason::kPreempted;
+  }
   if (!HoldsProcesses(job)) {
     RollBack(tx, job);
     job.ranks.clear();
@@ -178,6 +205,9 @@ void Stop(Transaction& tx, Job& job, Destination destination, Reason cause, doub
     if (destination == Destination::kCancel) {
       job.destination = destination;
       tx.Move(job, JobState::kCancelled, cause, message, "CANCELLED", actor);
+    } else if (destination == Destination::kFail) {
+      job.destination = destination;
+      tx.Move(job, JobState::kFailed, cause, message, "FAILED", actor);
     } else if (destination == Destination::kPause) {
       tx.Move(job, JobState::kPaused, cause, message, "PAUSED", actor);
     } else {
@@ -185,11 +215,11 @@ void Stop(Transaction& tx, Job& job, Destination destination, Reason cause, doub
     }
     return;
   }
-  const bool graver = destination > job.destination;
-  if (job.state != JobState::kStopping || !Planted(Plant::kCancelWhileStopping))
-    job.destination = std::max(job.destination, destination);
+  const bool graver = Graver(destination, job.destination);
+  if (graver && (job.state != JobState::kStopping || !Planted(Plant::kCancelWhileStopping)))
+    job.destination = destination;
   if (job.state == JobState::kStopping) {
-    if (job.cause == Reason::kNone) job.cause = cause;
+    if (job.cause == Reason::kNone || (graver && destination == Destination::kFail)) job.cause = cause;
     if (graver) tx.Note(job, cause, message + ", while stopping", "STOPPING", actor);
     return;
   }
@@ -243,6 +273,7 @@ void Unreserve(Transaction& tx, Job& job, const std::string& why, const std::str
   job.prepared.clear();
   // A moment's pause, or a worker that always refuses would be asked without end; and what is left of a delay.
   job.not_before = std::max(job.not_before, tx.now + tx.options.backoff_first);
+  tx.CountEnd(Reason::kRetryDelay);
   tx.Move(job, JobState::kBackoff, Reason::kRetryDelay, "not placed: " + why, "NOT_PLACED", actor);
 }
 

@@ -20,9 +20,13 @@ void LaunchIfReady(Transaction& tx, Job& job, const std::string& actor);
 void Unreserve(Transaction& tx, Job& job, const std::string& why, const std::string& actor);
 
 // A planned end of what the job is doing: ranks get `grace_seconds` to save and leave, what holds no process goes on at
-// once. Of a job that is stopping already the destination may only grow; its cause stays.
+// once. Of a job that is stopping already the destination may only grow; its cause stays, unless it is to be FAILED for
+// another. One that had its one attempt (Spent) is not queued again: it is FAILED, as PREEMPTED.
 void Stop(Transaction& tx, Job& job, Destination destination, Reason cause, double grace_seconds,
           const std::string& message, const std::string& actor);
+
+// "its deadline of 3600 s after its submit is over".
+std::string PastDeadline(const Job& job);
 
 // To QUEUED, or to PAUSED while it is held.
 void Requeue(Transaction& tx, Job& job, Reason reason, const std::string& message, const std::string& actor);

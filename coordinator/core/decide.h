@@ -121,6 +121,7 @@ struct Report {
   ExitReason exit_reason = ExitReason::kNone;
   std::string exit_message;
   std::int64_t nonfinite_step = 0;
+  std::int64_t last_step = 0;
 };
 
 // Answers with an ack, fenced when the attempt, incarnation or rank is not current. Duplicates change nothing.
@@ -128,8 +129,8 @@ void OnReport(Transaction& tx, const std::string& node, std::int64_t incarnation
 
 // ---- time ----
 
-// Silent nodes, probes that are due, reservations that were not confirmed, delays that are over. `since_start`: nothing
-// is LOST within the failover grace.
+// Silent nodes, probes that are due, reservations that were not confirmed, delays and deadlines that are over.
+// `since_start`: nothing is LOST within the failover grace.
 void OnTime(Transaction& tx, std::chrono::milliseconds since_start);
 
 // Where a job would start if it were submitted now, or why not, and whom it would displace. Changes nothing.

@@ -55,10 +55,15 @@ void Restore(Transaction& tx, const std::string& job_id, int attempt_seen) {
   job.prepared.clear();
   job.last_slots.clear();
   const Destination destination = std::exchange(job.destination, Destination::kByOutcome);
-  job.cause = Reason::kNone;
+  const Reason cause = std::exchange(job.cause, Reason::kNone);
   if (destination == Destination::kCancel) {
     tx.Move(job, JobState::kCancelled, Reason::kCancelRequested, "cancelled before the snapshot it was restored from",
             "CANCELLED", "operator");
+    return;
+  }
+  if (destination == Destination::kFail || Spent(job)) {
+    tx.Move(job, JobState::kFailed, destination == Destination::kFail ? cause : Reason::kPreempted,
+            "restored from a snapshot, and it may not start again", "FAILED", "operator");
     return;
   }
   Requeue(tx, job, Reason::kRequeued, "restored from a snapshot, to go on from step " + std::to_string(NewestStep(job)),

@@ -34,6 +34,26 @@ void GiveUp(Transaction& tx, const std::string& node, const std::string& why) {
   }
 }
 
+// How often it is stored how long a job has lived: so much may be lost when the coordinator restarts.
+std::chrono::microseconds LivedStep(const Job& job) {
+  return std::max<std::chrono::microseconds>(std::chrono::minutes(1), std::chrono::microseconds(job.deadline_us / 100));
+}
+
+void EndLate(Transaction& tx) {
+  for (const Job* found : tx.TimedJobs()) {
+    const auto lived = Lived(*found, tx.now, tx.began());
+    if (lived.count() < found->deadline_us || Planted(Plant::kDeadlineIgnored)) {
+      if (lived.count() - found->lived_us < LivedStep(*found).count()) continue;
+      Job& job = tx.EditJob(found->id);
+      job.lived_us = lived.count();
+      job.lived_as_of = tx.now;
+    } else if (Graver(Destination::kFail, found->destination)) {
+      Stop(tx, tx.EditJob(found->id), Destination::kFail, Reason::kDeadline, tx.options.stop_grace_seconds,
+           PastDeadline(*found), "coordinator");
+    }
+  }
+}
+
 // A retry in place that waited for its delay alone: it keeps its slots only if it still may.
 void AfterDelay(Transaction& tx, Job& job) {
   if (MayStay(tx, job)) return LaunchIfReady(tx, job, "coordinator");
@@ -76,6 +96,7 @@ void OnTime(Transaction& tx, std::chrono::milliseconds since_start) {
       AfterDelay(tx, tx.EditJob(found->id));
     }
   }
+  EndLate(tx);
   for (const Job* found : tx.DelayedJobs()) {
     if (tx.now >= found->not_before) {
       Job& job = tx.EditJob(found->id);

@@ -20,6 +20,7 @@ absl::StatusOr<std::string> Submit(Transaction& tx, Job job, const std::string& 
   }
   job.id = new_id;
   job.submitted_us = tx.wall_us;
+  job.lived_as_of = tx.now;
   const std::string owner = job.owner;
   Job& added = tx.AddJob(std::move(job));
   tx.Move(added, JobState::kQueued, Reason::kNone, "submitted as " + added.name, "SUBMITTED", owner);
@@ -46,6 +47,12 @@ absl::StatusOr<const Job*> Find(const Transaction& tx, const Wish& wish) {
   return job;
 }
 
+// It has had the one attempt that its job file allows: it may run on, or be cancelled.
+absl::Status HadItsAttempt(const Job& job, const std::string& wish) {
+  return absl::FailedPreconditionError("job " + job.id + " has `restart: never` and has started: it cannot be " + wish +
+                                       ", as it could not go on; `vicreg cancel` ends it");
+}
+
 std::string By(const Wish& wish) { return "by " + wish.actor + (wish.note.empty() ? "" : " (" + wish.note + ")"); }
 
 }  // namespace
@@ -63,6 +70,7 @@ absl::Status Pause(Transaction& tx, const Wish& wish) {
   ASSIGN_OR_RETURN(const Job* found, Find(tx, wish));
   if (IsTerminal(found->state)) return Ended(*found, "paused");
   if (found->state == JobState::kPaused || found->destination >= Destination::kPause) return absl::OkStatus();
+  if (Spent(*found)) return HadItsAttempt(*found, "paused");
   Stop(tx, tx.EditJob(found->id), Destination::kPause, Reason::kPauseRequested, wish.grace_seconds,
        "paused " + By(wish), wish.actor);
   return absl::OkStatus();
@@ -138,6 +146,7 @@ absl::Status RequeueJob(Transaction& tx, const Wish& wish) {
   if (IsTerminal(found->state)) return Ended(*found, "requeued");
   if (found->state == JobState::kQueued || found->destination != Destination::kByOutcome) return absl::OkStatus();
   if (found->state == JobState::kPaused) return Resume(tx, wish);
+  if (Spent(*found)) return HadItsAttempt(*found, "requeued");
   Stop(tx, tx.EditJob(found->id), Destination::kRequeue, Reason::kRequeued, wish.grace_seconds, "requeued " + By(wish),
        wish.actor);
   return absl::OkStatus();
@@ -158,6 +167,7 @@ absl::Status Restart(Transaction& tx, const Wish& wish, std::optional<std::int64
   if (found->destination >= Destination::kPause)
     return absl::FailedPreconditionError("job " + found->id +
                                          " is stopping for good or being paused: it cannot restart");
+  if (Spent(*found)) return HadItsAttempt(*found, "restarted");
   Job& job = tx.EditJob(found->id);
   if (from_step) job.rollback_to = *from_step;
   Stop(tx, job, Destination::kRequeue, Reason::kRestarted, wish.grace_seconds,
@@ -181,6 +191,7 @@ absl::Status Resize(Transaction& tx, const Wish& wish, int world_size) {
   if (found->min_world == world_size && found->max_world == world_size) return absl::OkStatus();
   if (found->destination >= Destination::kPause)
     return absl::FailedPreconditionError("job " + found->id + " is stopping: resize it when it is PAUSED");
+  if (Spent(*found)) return HadItsAttempt(*found, "resized");
   Job& job = tx.EditJob(found->id);
   const int before = job.world_size;
   job.min_world = job.max_world = world_size;

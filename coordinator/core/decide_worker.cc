@@ -179,7 +179,8 @@ void OnReport(Transaction& tx, const std::string& node, std::int64_t incarnation
   const Job* found = tx.FindJob(report.job_id);
   const auto position = [&](const Job& j) {
     return std::find_if(j.ranks.begin(), j.ranks.end(), [&](const Rank& r) {
-      return r.rank == report.rank && r.node == node && r.incarnation == incarnation;
+      return r.rank == report.rank && r.node == node &&
+             (r.incarnation == incarnation || Planted(Plant::kIncarnationFenceDropped));
     });
   };
   // Nothing was launched for a reservation, and what a rank does after it was given up is not committed.
@@ -252,6 +253,7 @@ void OnReport(Transaction& tx, const std::string& node, std::int64_t incarnation
       rank.exit_reason = report.exit_reason;
       rank.exit_message = report.exit_message;
       rank.nonfinite_step = report.nonfinite_step;
+      rank.last_step = report.last_step;
       OnRankGone(tx, job, "worker");
       break;
   }

@@ -10,6 +10,7 @@ void List(State& state, const Job& job) {
   state.live.insert(AgeOf(job));
   if (HoldsSlots(job.state)) state.holding.insert(AgeOf(job));
   if (job.state == JobState::kBackoff) state.delayed.insert(AgeOf(job));
+  if (job.deadline_us > 0) state.timed.insert(AgeOf(job));
   if (job.state == JobState::kQueued) {
     const auto [alike, added] = state.queued.try_emplace(ClassOf(job), JobClass{job.project, job.priority, {}});
     alike->second.jobs.insert(AgeOf(job));
@@ -21,6 +22,7 @@ void Unlist(State& state, const Job& job) {
   state.live.erase(AgeOf(job));
   state.holding.erase(AgeOf(job));
   state.delayed.erase(AgeOf(job));
+  state.timed.erase(AgeOf(job));
   if (job.state != JobState::kQueued) return;
   const auto alike = state.queued.find(ClassOf(job));
   if (alike == state.queued.end()) return;
@@ -53,6 +55,7 @@ std::vector<std::string> BrokenIndexes(const State& state) {
   if (again.live != state.live) broken.push_back("the index of live jobs is wrong");
   if (again.holding != state.holding) broken.push_back("the index of jobs that hold slots is wrong");
   if (again.delayed != state.delayed) broken.push_back("the index of delayed jobs is wrong");
+  if (again.timed != state.timed) broken.push_back("the index of jobs with a deadline is wrong");
   if (again.queued != state.queued) broken.push_back("the index of queued jobs is wrong");
   return broken;
 }

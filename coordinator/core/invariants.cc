@@ -17,9 +17,9 @@ bool IsEdge(JobState from, JobState to) {
   using enum JobState;
   switch (from) {
     case kQueued:
-      return to == kReserved || to == kPaused || to == kCancelled || to == kQueued;
+      return to == kReserved || to == kPaused || to == kCancelled || to == kQueued || to == kFailed;
     case kReserved:
-      return to == kStarting || to == kBackoff || to == kQueued || to == kPaused || to == kCancelled;
+      return to == kStarting || to == kBackoff || to == kQueued || to == kPaused || to == kCancelled || to == kFailed;
     case kStarting:
       return to == kRunning || to == kStopping || to == kSucceeded;
     case kRunning:
@@ -28,9 +28,9 @@ bool IsEdge(JobState from, JobState to) {
       return to == kReserved || to == kBackoff || to == kQueued || to == kPaused || to == kSucceeded || to == kFailed ||
              to == kCancelled;
     case kBackoff:
-      return to == kQueued || to == kPaused || to == kCancelled;
+      return to == kQueued || to == kPaused || to == kCancelled || to == kFailed;
     case kPaused:
-      return to == kQueued || to == kCancelled || to == kPaused;
+      return to == kQueued || to == kCancelled || to == kPaused || to == kFailed;
     default:
       return false;
   }
@@ -95,13 +95,15 @@ void CheckChange(const Job& old, const Job& job, bool rolled_back, Sentences& br
   const auto wrong = [&](const std::string& what) { broken.push_back(Called(job) + what); };
   if (IsTerminal(old.state)) wrong("was changed although it had ended");
   if (job.attempt < old.attempt) wrong("has a smaller attempt number");
+  if (Spent(old) && job.attempt > old.attempt && HoldsSlots(job.state)) wrong("has had its only attempt");
+  if (job.lived_us < old.lived_us) wrong("is younger than before");
   if (old.destination == Destination::kCancel && job.destination != Destination::kCancel)
     wrong("forgot its cancellation");
   if (job.queue_seq != old.queue_seq) wrong("lost its place");
   if (job.spec != old.spec) wrong("has another spec");
   if (NewestStep(job) < NewestStep(old) && !rolled_back) wrong("went back to an older checkpoint");
   if (!old.checkpoints.empty() && job.checkpoints.empty() && !rolled_back) wrong("has lost its last checkpoint");
-  if (job.destination < old.destination && job.state == JobState::kStopping) wrong("was asked for more before");
+  if (Graver(old.destination, job.destination) && job.state == JobState::kStopping) wrong("was asked for more before");
   if (job.attempt != old.attempt || job.ranks.size() != old.ranks.size()) return;
   for (std::size_t i = 0; i < job.ranks.size(); ++i) {
     const Rank &now = job.ranks[i], &then = old.ranks[i];
@@ -239,6 +241,10 @@ std::vector<std::string> Overdue(const State& state, TimePoint now) {
     if (job.state == kReserved && job.deadline <= now) wrong("is past its deadline");
     if (job.state == kReserved && job.not_before <= now && job.prepared == NodesOf(job))
       wrong("waits for workers that have confirmed");
+    // While it stops it is on its way.
+    if (job.deadline_us > 0 && Graver(Destination::kFail, job.destination) &&
+        Lived(job, now, state.began).count() >= job.deadline_us)
+      wrong("is past the deadline of its job file");
     if (job.state == kBackoff && job.not_before <= now) wrong("is past its delay");
     if (!HoldsProcesses(job)) continue;
     if (std::all_of(job.ranks.begin(), job.ranks.end(), [](const Rank& r) { return r.settled(); }))

@@ -39,6 +39,13 @@ std::vector<const Job*> Leader::BegunAttempts() const {
 
 Batch Leader::Decide(TimePoint now, std::int64_t wall_us, std::vector<Command> commands) {
   Batch batch{std::move(commands), {}, Transaction(state_, options_, now, wall_us), {}, false, {}};
+  if (deposed()) {
+    // To whoever asks it is as if this one had ended: another answers.
+    batch.saved = absl::UnavailableError(std::string(degraded_.message()));
+    batch.answers.assign(batch.commands.size(), batch.saved);
+    batch.works = degraded_;
+    return batch;
+  }
   Transaction& transaction = batch.transaction;
   for (const Command& command : batch.commands) batch.answers.push_back(command.decide(transaction));
   if (now - decided_ > kStall) uninterrupted_since_ = now;
@@ -55,6 +62,7 @@ Batch Leader::Decide(TimePoint now, std::int64_t wall_us, std::vector<Command> c
   if (transaction.changed()) batch.saved = store_.Commit(transaction);
   // An outage ends with the first write that works; where nobody writes, we try.
   batch.works = batch.saved;
+  if (absl::IsAborted(batch.saved)) batch.saved = absl::UnavailableError(std::string(batch.works.message()));
   batch.probed = !transaction.changed() && !degraded_.ok() && now >= next_probe_;
   if (batch.probed) batch.works = store_.Probe();
   if (!batch.works.ok()) {

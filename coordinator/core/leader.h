@@ -18,7 +18,8 @@ class Store {
   virtual ~Store() = default;
   // Everything, as of the last commit.
   virtual absl::StatusOr<State> Load() = 0;
-  // OK: all of it survives a power cut. Else this coordinator will not see any of it again.
+  // OK: all of it survives a power cut. Else this coordinator will not see any of it again. Aborted: another
+  // coordinator has begun a newer term, and this one must decide nothing more.
   virtual absl::Status Commit(const Transaction& transaction) = 0;
   // Writes something small, to learn whether commits work again after one that failed.
   virtual absl::Status Probe() = 0;
@@ -62,6 +63,10 @@ class Leader {
   const State& state() const { return state_; }
   // OK, or why nothing can be committed.
   const absl::Status& degraded() const { return degraded_; }
+  // Another coordinator leads: for good, as everything it knows is older than what is stored.
+  bool deposed() const { return absl::IsAborted(degraded_); }
+  // Since when timers could act: what is late for longer than that was forgotten.
+  TimePoint uninterrupted_since() const { return uninterrupted_since_; }
 
  private:
   Store& store_;

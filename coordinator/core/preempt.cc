@@ -16,7 +16,9 @@ bool Touches(const Job& job, const std::set<std::string>& nodes) {
 }  // namespace
 
 double StopCost(const Job& job, TimePoint now, const Options& options) {
-  const std::chrono::duration<double> unsaved = now - std::max(job.running_since, job.checkpoint_time);
+  // What it saved helps nobody where there is no next attempt.
+  const std::chrono::duration<double> unsaved =
+      now - (job.one_attempt ? job.running_since : std::max(job.running_since, job.checkpoint_time));
   return job.world_size * (std::max(unsaved.count(), 0.0) + options.restart_cost_seconds);
 }
 
@@ -42,6 +44,7 @@ Victims ChooseVictims(const Job& job, const Slots& slots, const Eligible& eligib
   }
   std::stable_sort(candidates.begin(), candidates.end(), [&](const Job* a, const Job* b) {
     if (a->priority != b->priority) return a->priority < b->priority;
+    if (a->one_attempt != b->one_attempt) return b->one_attempt;  // for it, this is the end
     return StopCost(*a, state.now, state.options) < StopCost(*b, state.now, state.options);
   });
   const auto fits = [&](const std::vector<const Job*>& stopped) {

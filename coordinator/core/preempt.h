@@ -1,8 +1,8 @@
 #pragma once
 
 // Which gangs must stop so that a more important one can start. Whole gangs of lower priority that have run for
-// min_runtime; those that cost least (slot-seconds since their checkpoint, and a restart); none at all unless what they
-// free is enough.
+// min_runtime; those that may start again first, then those that cost least (slot-seconds since their checkpoint, and a
+// restart); none at all unless what they free is enough.
 
 #include <vector>
 

@@ -82,8 +82,29 @@ AttemptEnd CauseOf(const std::vector<Rank>& ranks) {
   return {first->exit_reason, first->rank,
           "rank " + std::to_string(first->rank) + " on " + first->node + " ended with " + Name(first->exit_reason) +
               (first->exit_message.empty() ? "" : ": " + first->exit_message),
-          first->nonfinite_step};
+          first->nonfinite_step, first->last_step};
 }
+
+namespace {
+
+// What it says of a crash that it is the job's `times`-th in this place.
+CrashSite SiteOf(const CrashSite& before, const AttemptEnd& end) {
+  const bool same = before.rank == end.rank && before.step == end.last_step;
+  return {end.rank, end.last_step, same ? before.times + 1 : 1};
+}
+
+NextMove FailDeterministic(const AttemptEnd& end, int charges, const CrashSite& crash) {
+  const std::string rank = std::to_string(end.rank), step = std::to_string(end.last_step);
+  NextMove move{NextMove::Kind::kFail, Reason::kDeterministicCrash, {}, charges, {}};
+  move.message = "deterministic crash: " + end.what + "; rank " + rank + " has ended so " +
+                 std::to_string(crash.times) + " times after step " + step +
+                 ", and would again: look at its log (`vicreg logs ID --rank " + rank + "`) and at what step " +
+                 std::to_string(end.last_step + 1) + " does, then submit the job anew";
+  move.crash = crash;
+  return move;
+}
+
+}  // namespace
 
 std::chrono::milliseconds BackoffAfter(int charges, const Options& options) {
   auto delay = options.backoff_first;
@@ -126,6 +147,9 @@ NextMove DecideAfterEnd(const Job& job, const AttemptEnd& end, std::int64_t newe
   }
   int charges = newest_step > job.resumed_step ? 0 : job.charges;
   if (blame == Class::kUser || Planted(Plant::kInfrastructureCharged)) ++charges;
+  std::optional<CrashSite> crash;
+  if (blame == Class::kUser && !oom && end.last_step > 0) crash = SiteOf(job.crash, end);
+  if (crash && crash->times >= options.same_crashes) return FailDeterministic(end, charges, *crash);
   if (charges > 0 && charges >= job.max_charges) {
     return {NextMove::Kind::kFail,
             Reason::kCrashLoop,
@@ -139,7 +163,7 @@ NextMove DecideAfterEnd(const Job& job, const AttemptEnd& end, std::int64_t newe
                         : blame == Class::kUser           ? Reason::kCrash
                         : end.reason == ExitReason::kLost ? Reason::kNodeLost
                                                           : Reason::kInfra;
-  return {NextMove::Kind::kRetry, reason, delay, charges, end.what};
+  return {NextMove::Kind::kRetry, reason, delay, charges, end.what, 0, false, crash};
 }
 
 }  // namespace vicreg::core

@@ -63,6 +63,7 @@ class Pass {
     Pool pool{all, all, 0, {}, nullptr, false};
     for (const Job* job : running_) {
       if (job->slot_kind != kind) continue;
+      if (Planted(Plant::kDoubleClaim) && job->state == JobState::kReserved) continue;
       for (const Rank& rank : job->ranks) {
         // A lost rank keeps its claim until its attempt is settled, so that nothing shares the slot with a live
         // process.
@@ -174,7 +175,8 @@ class Pass {
 
   // One gang a pass, when nobody waits for its slots: a resize costs a restart.
   void Grow(const Job& job) {
-    if (job.state != JobState::kRunning || job.world_size >= job.max_world || !plan_.growths.empty()) return;
+    if (job.one_attempt || job.state != JobState::kRunning || job.world_size >= job.max_world || !plan_.growths.empty())
+      return;
     Pool& pool = PoolOf(job.slot_kind);
     if (pool.waits) return;
     const TimePoint ripe = std::max(job.running_since, state_.began()) + state_.options.min_runtime;

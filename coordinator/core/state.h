@@ -3,6 +3,7 @@
 // What the coordinator knows, as plain data. No protobuf, no I/O, no clock. Touched by the core thread only; others see
 // copies.
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <map>
@@ -69,7 +70,9 @@ enum class Reason {
   kRequeued = 46,
   kRestarted = 47,
   kOutOfMemory = 48,
-  kHang = 49
+  kHang = 49,
+  kDeterministicCrash = 50,
+  kDeadline = 51
 };
 
 // Numbers equal vicreg.v1.ExitReason.
@@ -120,6 +123,7 @@ struct Rank {
   ExitReason exit_reason = ExitReason::kNone;
   std::string exit_message;
   std::int64_t nonfinite_step = 0;  // exit kNumeric: the 1-based step whose batch gave it, 0 unknown
+  std::int64_t last_step = 0;       // finished when it ended, 0 unknown
   bool settled() const { return state == RankState::kExited || state == RankState::kLost; }
 };
 
@@ -129,8 +133,10 @@ enum class Destination {
   kByOutcome = 0,  // the restart policy decides
   kRequeue = 1,
   kPause = 2,
-  kCancel = 3
+  kCancel = 3,
+  kFail = 4  // for the job's cause; graver than a pause, and still a cancel makes it CANCELLED
 };
+bool Graver(Destination a, Destination b);
 
 // How closely the ranks of a gang must sit together.
 enum class Level { kAny = 0, kRack = 1, kNode = 2 };
@@ -155,6 +161,13 @@ struct Checkpoint {
   std::int64_t bytes = 0;
 };
 
+// Where a job crashed, and how often in a row.
+struct CrashSite {
+  int rank = -1;
+  std::int64_t step = 0;  // finished by it
+  int times = 0;
+};
+
 struct Job {
   std::string id, name, owner;
   std::string spec;  // serialized JobSpec, as resolved; opaque here
@@ -170,6 +183,8 @@ struct Job {
   int min_world = 1, max_world = 1, world_size = 1;
   int batch_size = 1;  // rows of the global batch: no gang is larger
   int max_charges = 3;
+  bool one_attempt = false;      // restart: never. None after the first that started ranks
+  std::int64_t deadline_us = 0;  // it may live so long; 0: as long as it takes
   int checkpoint_keep = 3;
   std::int64_t queue_seq = 0;
 
@@ -187,6 +202,7 @@ struct Job {
   std::set<std::string> excluded;           // nodes that failed under it
   std::vector<std::int64_t> infra_ends_us;  // when infrastructure ended an attempt, newest last, wall clock
   int charges = 0;
+  CrashSite crash;                // the newest that was the user's; what infrastructure ended in between does not count
   std::int64_t resumed_step = 0;  // where the newest attempt started
   std::int64_t total_steps = 0;
   // Its batch is replaced by another draw since the job was rolled back from a loss that was not finite; 0: no rollback
@@ -198,13 +214,26 @@ struct Job {
   std::int64_t submitted_us = 0, started_us = 0, ended_us = 0;
   std::map<std::string, std::int64_t> restarts;  // by cause
 
+  // How long it had lived when that was last stored, in time of coordinators: what passes while none runs does not
+  // count, and no wall clock takes part. See Lived.
+  std::int64_t lived_us = 0;
+
   // Not stored: a restarted coordinator begins them anew.
+  TimePoint lived_as_of{};  // lived_us; before the coordinator began: since then
   TimePoint not_before{};
   TimePoint deadline{};         // of a reservation
   TimePoint running_since{};    // of the newest attempt: RUNNING
   TimePoint checkpoint_time{};  // when the newest checkpoint was committed
   std::uint64_t version = 0;
 };
+
+// Since its submit, as far as coordinators were there. The newest of them began at `began`.
+inline std::chrono::microseconds Lived(const Job& job, TimePoint now, TimePoint began) {
+  return std::chrono::microseconds(job.lived_us) +
+         std::chrono::duration_cast<std::chrono::microseconds>(now - std::max(job.lived_as_of, began));
+}
+// It has had its one attempt.
+inline bool Spent(const Job& job) { return job.one_attempt && job.started_us != 0; }
 
 // Of its newest checkpoint, where the next attempt starts; 0: none.
 inline std::int64_t NewestStep(const Job& job) { return job.checkpoints.empty() ? 0 : job.checkpoints.front().step; }
@@ -318,8 +347,8 @@ struct State {
   std::map<std::string, Project> projects;
   std::map<QueueKey, Queue> queues;
   // Indexes of `jobs` that Put (index.h) keeps: those that have not ended, that hold slots, that wait for a delay to
-  // pass, and the queued ones by class.
-  std::set<Age> live, holding, delayed;
+  // pass, that have a deadline, and the queued ones by class.
+  std::set<Age> live, holding, delayed, timed;
   std::map<std::string, JobClass> queued;
   // Not stored. Of the newest pass: why each class of queued jobs waits, and when time alone makes another pass worth
   // while (at once: none was made yet, or its commit failed); when preemptions were decided.
@@ -327,7 +356,8 @@ struct State {
   TimePoint next_pass = kAtOnce;
   TimePoint began{};  // this coordinator; what it does not know is not older for it
   std::vector<TimePoint> preemptions;
-  double preemption_lost_slot_seconds = 0;  // since this coordinator began
+  double preemption_lost_slot_seconds = 0;        // since this coordinator began
+  std::map<Reason, std::int64_t> attempts_ended;  // since then, by what came of them; kRetryDelay: not placed
   std::int64_t next_queue_seq = 1, next_event_seq = 1, term = 1;
 };
 

@@ -38,6 +38,11 @@ const char* Name(AdminState state) {
   return kNames[static_cast<std::size_t>(state)];
 }
 
+bool Graver(Destination a, Destination b) {
+  const auto gravity = [](Destination d) { return d == Destination::kCancel ? 10 : static_cast<int>(d); };
+  return gravity(a) > gravity(b);
+}
+
 bool IsTerminal(JobState state) {
   return state == JobState::kSucceeded || state == JobState::kFailed || state == JobState::kCancelled;
 }
@@ -120,6 +125,10 @@ std::vector<const Job*> Transaction::HoldingJobs() const {
 
 std::vector<const Job*> Transaction::DelayedJobs() const {
   return Merged(state_.delayed, [](const Job& job) { return job.state == JobState::kBackoff; });
+}
+
+std::vector<const Job*> Transaction::TimedJobs() const {
+  return Merged(state_.timed, [](const Job& job) { return job.deadline_us > 0 && !IsTerminal(job.state); });
 }
 
 std::map<std::string, QueuedClass> Transaction::QueuedClasses() const {
@@ -294,6 +303,7 @@ std::vector<TimePoint> Transaction::RecentPreemptions() const {
 
 void Transaction::ApplyTo(State& state) {
   state.preemption_lost_slot_seconds += lost_slot_seconds_;
+  for (const auto& [outcome, count] : attempts_ended_) state.attempts_ended[outcome] += count;
   for (const auto& [id, job] : jobs_) Put(state, job);
   for (auto& [name, node] : nodes_) state.nodes[name] = node;
   for (auto& [id, request] : requests_) state.requests[id] = request;

@@ -27,6 +27,7 @@ struct Options {
   int preemptions_per_hour = 60;
   double stop_grace_seconds = 120;   // of a planned stop
   double restart_cost_seconds = 60;  // what stopping and starting a gang costs, for choosing victims
+  int same_crashes = 3;              // of one rank after one step end the job
   // More ends by infrastructure than this within the window hold the job.
   int infra_ends = 5;
   std::chrono::minutes infra_window{30};
@@ -129,10 +130,12 @@ class Transaction {
   void SetProject(Project project);
   void SetQueue(Queue queue);
 
-  // In order of age, as changed so far: those that have not ended, that hold slots, that wait for a delay to pass.
+  // In order of age, as changed so far: those that have not ended, that hold slots, that wait for a delay to pass, that
+  // have a deadline.
   std::vector<const Job*> LiveJobs() const;
   std::vector<const Job*> HoldingJobs() const;
   std::vector<const Job*> DelayedJobs() const;
+  std::vector<const Job*> TimedJobs() const;
   // By class; they look into this transaction, which must not change meanwhile.
   std::map<std::string, QueuedClass> QueuedClasses() const;
   std::size_t QueuedCount(const std::string& project) const;
@@ -166,6 +169,8 @@ class Transaction {
     preemptions_.push_back(now);
     lost_slot_seconds_ += lost;
   }
+  // An attempt has ended; what came of it.
+  void CountEnd(Reason outcome) { ++attempts_ended_[outcome]; }
   void Send(const std::string& node, decltype(Message::what) what) { messages_.push_back({node, std::move(what)}); }
   // Tells the history that an attempt starts at `resume_step`, before its Launch is sent.
   void BeginAttempt(const std::string& job_id) { begun_.push_back(job_id); }
@@ -206,6 +211,7 @@ class Transaction {
   bool woken_ = false;
   std::vector<TimePoint> preemptions_;
   double lost_slot_seconds_ = 0;
+  std::map<Reason, std::int64_t> attempts_ended_;
   std::vector<Event> events_;
   std::vector<Message> messages_;
   std::vector<std::string> begun_;

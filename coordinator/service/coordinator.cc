@@ -7,6 +7,7 @@
 
 #include "common/enum_names.h"
 #include "coordinator/core/attempt.h"
+#include "coordinator/core/invariants.h"
 #include "coordinator/core/node_timers.h"
 #include "coordinator/core/scheduler.h"
 #include "coordinator/service/worker_wire.h"
@@ -17,6 +18,8 @@ namespace {
 constexpr std::size_t kMaxQueue = 10'000;
 constexpr auto kIdle = std::chrono::milliseconds(250);
 constexpr std::chrono::seconds kCount{1};
+// How often jobs are looked for that nothing is bound to end, and how late something may be until then.
+constexpr std::chrono::seconds kLook{30}, kLate{60};
 
 std::string Lower(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(),
@@ -51,7 +54,8 @@ Coordinator::~Coordinator() {
   if (thread_.joinable()) thread_.join();
 }
 
-absl::Status Coordinator::Start() {
+absl::Status Coordinator::Start(std::function<void()> deposed) {
+  deposed_ = std::move(deposed);
   RETURN_IF_ERROR(leader_.Start(clock_.SteadyNow(), clock_.WallMicros()));
   // The history may have missed an attempt that was committed right before a crash; it ignores what it knows.
   for (const core::Job* job : leader_.BegunAttempts())
@@ -119,6 +123,11 @@ void Coordinator::RunBatch(std::vector<core::Command> commands) {
       spdlog::log(batch.works.ok() ? spdlog::level::info : spdlog::level::err,
                   batch.works.ok() ? "store works again" : std::string(batch.works.message()));
   }
+  if (now >= next_look_) {
+    next_look_ = now + kLook;
+    LookForOwnerless(now);
+  }
+  if (leader_.deposed() && deposed_) std::exchange(deposed_, nullptr)();
   if (!transaction.refusal.empty() && transaction.refusal != refusal_)
     spdlog::warn("{}", refusal_ = transaction.refusal);
   if (batch.saved.ok()) {
@@ -133,6 +142,20 @@ void Coordinator::RunBatch(std::vector<core::Command> commands) {
   }
   core::Leader::Answer(batch);
   if (batch.saved.ok()) SendAll(transaction);
+}
+
+void Coordinator::LookForOwnerless(TimePoint now) {
+  // While nothing can be stored no timer acts, and afterwards they have to catch up.
+  std::vector<std::string> found;
+  if (leader_.degraded().ok() && now - leader_.uninterrupted_since() >= kLate)
+    found = core::Overdue(state_, now - kLate);
+  for (const std::string& sentence : found) {
+    if (std::find(ownerless_.begin(), ownerless_.end(), sentence) == ownerless_.end())
+      spdlog::error("job {}, and nothing is bound to happen to it: report this, and end it with `vicreg cancel`",
+                    sentence);
+  }
+  const std::lock_guard lock(state_mutex_);
+  ownerless_ = std::move(found);
 }
 
 void Coordinator::SendAll(const core::Transaction& transaction) {
@@ -278,6 +301,11 @@ telemetry::ClusterView Coordinator::View(int watchers) const {
   view.store_degraded = !leader_.degraded().ok();
   view.refused_registrations = refused_registrations_;
   view.backup_seconds = static_cast<double>(backup_us_) / 1e6;
+  view.ownerless_jobs = static_cast<int>(ownerless_.size());
+  for (const auto& [outcome, count] : state_.attempts_ended) {
+    view.attempts[outcome == core::Reason::kRetryDelay ? "not_placed"
+                                                       : Lower(ShortName(static_cast<v1::Reason>(outcome)))] = count;
+  }
   view.preemption_lost_slot_seconds = state_.preemption_lost_slot_seconds;
   return view;
 }

@@ -51,8 +51,9 @@ class Coordinator {
   // Stops the core thread; nothing queued is lost that was answered.
   ~Coordinator();
 
-  // Loads the state and begins to serve.
-  absl::Status Start();
+  // Loads the state and begins to serve. `deposed` is called once, from the core thread, when another coordinator
+  // leads.
+  absl::Status Start(std::function<void()> deposed = [] {});
 
   // Bounded: RESOURCE_EXHAUSTED through `done` when 10,000 commands wait.
   void Post(Decide decide, Done done);
@@ -94,19 +95,24 @@ class Coordinator {
   void Run();
   void RunBatch(std::vector<core::Command> commands);
   void SendAll(const core::Transaction& transaction);
+  // Says of each live job that nothing is bound to end, once.
+  void LookForOwnerless(TimePoint now);
 
   const std::unique_ptr<store::SqliteStore> store_;
   const std::unique_ptr<telemetry::History> history_;
   const Clock& clock_;
   const std::string artifact_root_;
   const core::Options options_;
+  std::function<void()> deposed_;
   TimePoint next_count_{};  // of the nodes, for heartbeat_ms_
+  TimePoint next_look_{};   // for jobs without an owner
 
   mutable std::mutex state_mutex_;
   core::Leader leader_;       // written by the core thread
   const core::State& state_;  // its
   std::int64_t fenced_ = 0, commits_ = 0, store_errors_ = 0;
   double commit_seconds_ = 0;
+  std::vector<std::string> ownerless_;  // sentences of the newest look
   std::atomic<int> heartbeat_ms_{2000};
   std::atomic<std::int64_t> refused_registrations_{0}, backup_us_{0};
   std::string refusal_;  // the newest that was logged; core thread only

@@ -88,6 +88,9 @@ core::Job ToJob(const recipe::Resolved& resolved, const std::string& owner) {
   job.max_world = resolved.spec.world_size().max();
   job.batch_size = static_cast<int>(resolved.spec.batch_size());
   job.max_charges = resolved.spec.restart().charges();
+  job.one_attempt = resolved.spec.restart().never();
+  job.deadline_us =
+      std::chrono::microseconds(spec::ParseTime(resolved.spec.deadline()).value_or(std::chrono::seconds(0))).count();
   job.checkpoint_keep = resolved.spec.checkpoint().keep();
   job.total_steps = resolved.recipe.length.epochs > 0 ? 0 : resolved.recipe.length.steps;
   return job;

@@ -45,7 +45,7 @@ class RealServer : public Server {
 
   absl::Status Begin(const ServerOptions& options) {
     ASSIGN_OR_RETURN(const HostPort where, ParseLoopback(options.grpc_address, "--grpc-address"));
-    RETURN_IF_ERROR(coordinator_.Start());
+    RETURN_IF_ERROR(coordinator_.Start(options.deposed));
     grpc::EnableDefaultHealthCheckService(true);
     static std::once_flag reflection;
     // Only ever on loopback, as ParseLoopback made sure.

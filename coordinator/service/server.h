@@ -2,6 +2,7 @@
 
 // Everything a coordinator is, put together: used by main and by tests.
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -15,6 +16,8 @@ struct ServerOptions {
   std::string artifact_root;                    // exports are read from here
   std::string grpc_address = "127.0.0.1:7070";  // port 0 asks the kernel
   std::string http_address = "127.0.0.1:7071";
+  // Another coordinator has begun a term on the store: this one serves nothing any more, and is to end.
+  std::function<void()> deposed = [] {};
 };
 
 class Server {

@@ -126,6 +126,7 @@ core::Report ToReport(const v1::RankReport& wire) {
       report.exit_reason = static_cast<core::ExitReason>(wire.exited().reason());
       report.exit_message = Cut(wire.exited().message(), 4096);
       report.nonfinite_step = std::max<std::int64_t>(wire.exited().nonfinite_step(), 0);
+      report.last_step = std::max<std::int64_t>(wire.exited().last_step(), 0);
       break;
     default:
       break;

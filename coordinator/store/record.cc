@@ -16,6 +16,7 @@ void Later(const nlohmann::json& json, const char* key, T& field) {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Slot, node, index)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Strike, time_us, job_id)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CrashSite, rank, step, times)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Topology, level, required)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Project, name, cpu_quota, gpu_quota, weight)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Queue, project, name, open, min_priority, max_priority, labels)
@@ -31,7 +32,8 @@ void to_json(nlohmann::json& json, const Rank& r) {
           {"acked", r.acked},
           {"exit_reason", r.exit_reason},
           {"exit_message", r.exit_message},
-          {"nonfinite_step", r.nonfinite_step}};
+          {"nonfinite_step", r.nonfinite_step},
+          {"last_step", r.last_step}};
 }
 
 void from_json(const nlohmann::json& json, Rank& r) {
@@ -45,6 +47,7 @@ void from_json(const nlohmann::json& json, Rank& r) {
   json.at("exit_reason").get_to(r.exit_reason);
   json.at("exit_message").get_to(r.exit_message);
   Later(json, "nonfinite_step", r.nonfinite_step);
+  Later(json, "last_step", r.last_step);
 }
 
 // Each field of a job's record once: written, required, or later.
@@ -92,6 +95,10 @@ void Visit(Job& j, Field field, Added later) {
   later("last_slots", j.last_slots);
   later("excluded", j.excluded);
   later("infra_ends_us", j.infra_ends_us);
+  later("one_attempt", j.one_attempt);
+  later("deadline_us", j.deadline_us);
+  later("lived_us", j.lived_us);
+  later("crash", j.crash);
 }
 
 void to_json(nlohmann::json& json, const Job& job) {

@@ -79,6 +79,17 @@ class SqliteStore::Statements {
  public:
   Statements(SQLite::Database& database, std::int64_t term) : database_(database), term_(term) {}
 
+  // Aborted: another coordinator has begun a term on this store. The lock of its folder should have kept them apart;
+  // what the older one believes is over in any case. Reads within the caller's transaction, so that none begins in
+  // between.
+  absl::Status CheckTerm() {
+    Use read(Prepared("SELECT value FROM meta WHERE key='term'"));
+    const std::int64_t newest = read->executeStep() ? std::stoll(read->getColumn(0).getString()) : 0;
+    if (newest == term_) return absl::OkStatus();
+    return absl::AbortedError("term " + std::to_string(term_) + " is over: another coordinator began term " +
+                              std::to_string(newest) + " on the same store; nothing was stored, and this one ends");
+  }
+
   void SaveJob(const core::Job& job) {
     const int before = StoredAttempt(job.id);
     if (job.attempt < before) {
@@ -294,8 +305,11 @@ absl::StatusOr<std::string> SqliteStore::NewStoreId() {
 
 absl::Status SqliteStore::Probe() {
   try {
+    SQLite::Transaction change(database_);
+    RETURN_IF_ERROR(statements_->CheckTerm());
     database_.exec(
         "INSERT INTO meta VALUES('probe','1') ON CONFLICT(key) DO UPDATE SET value=CAST(value AS INTEGER)+1");
+    change.commit();
     return absl::OkStatus();
   } catch (const SQLite::Exception& error) {
     return FromSqlite(error, "write", path_);
@@ -305,6 +319,7 @@ absl::Status SqliteStore::Probe() {
 absl::Status SqliteStore::Commit(const core::Transaction& transaction) {
   try {
     SQLite::Transaction change(database_);
+    RETURN_IF_ERROR(statements_->CheckTerm());
     for (const auto& [id, job] : transaction.jobs()) {
       statements_->SaveJob(job);
       statements_->DropClaims(job);

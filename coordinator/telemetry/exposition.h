@@ -43,6 +43,8 @@ struct ClusterView {
   bool store_degraded = false;
   std::int64_t refused_registrations = 0;
   double preemption_lost_slot_seconds = 0;
+  std::map<std::string, std::int64_t> attempts;  // that ended, by outcome
+  int ownerless_jobs = 0;
   double backup_seconds = 0;  // Unix time of the newest copy of the store; 0: none yet
   History::Counts rows;
   int watchers = 0;

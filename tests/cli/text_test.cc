@@ -72,10 +72,19 @@ TEST(ExitCode, FollowsTheReference) {
       {absl::CancelledError(""), 130},
   };
   for (const auto& r : rows) EXPECT_EQ(ExitCode(r.status), r.code) << r.status;
-  EXPECT_EQ(ExitCode(v1::JOB_STATE_SUCCEEDED), 0);
-  EXPECT_EQ(ExitCode(v1::JOB_STATE_FAILED), 100);
-  EXPECT_EQ(ExitCode(v1::JOB_STATE_CANCELLED), 103);
-  EXPECT_EQ(ExitCode(v1::JOB_STATE_RUNNING), 1);
+  const auto of = [](v1::JobState state, v1::Reason reason) {
+    v1::Job job;
+    job.set_state(state);
+    job.set_reason(reason);
+    return ExitCode(job);
+  };
+  EXPECT_EQ(of(v1::JOB_STATE_SUCCEEDED, v1::REASON_COMPLETED), 0);
+  EXPECT_EQ(of(v1::JOB_STATE_FAILED, v1::REASON_CRASH_LOOP), 100);
+  EXPECT_EQ(of(v1::JOB_STATE_FAILED, v1::REASON_DETERMINISTIC_CRASH), 100);
+  EXPECT_EQ(of(v1::JOB_STATE_CANCELLED, v1::REASON_CANCEL_REQUESTED), 103);
+  EXPECT_EQ(of(v1::JOB_STATE_FAILED, v1::REASON_DEADLINE), 104);
+  EXPECT_EQ(of(v1::JOB_STATE_FAILED, v1::REASON_PREEMPTED), 104);
+  EXPECT_EQ(of(v1::JOB_STATE_RUNNING, v1::REASON_DEADLINE), 1);
 }
 
 TEST(JobToJson, HasTheNamesOtherToolsRelyOn) {

@@ -224,6 +224,7 @@ TEST(Limits, HoldExactlyAtTheirBorders) {
       {"evaluation.knn.k", {}, {"1", "1000"}, {"-1", "0", "1001"}},
       {"evaluation.knn.temperature", {}, {"1e-9", "1e12"}, {"-1", "0", "1.01e12"}},
       {"restart.charges", {}, {"0", "100"}, {"-1", "101"}},
+      {"deadline", {}, {"60s", "1m", "365d"}, {"59s", "0h", "366d", "12", "soon", "1.5h"}},
   };
   for (const char* field : {"name", "project", "queue", "data.root"})
     rows.push_back({field, {}, {"a", "9-z", a63}, bad_names});

@@ -88,7 +88,8 @@ augmentation: {preset: none, size: 512}
 precision: fp32
 checkpoint: {every: 1 step, keep: 1000}
 evaluation: {knn: {every: {steps: 100}, k: 1, temperature: 0.07}}
-restart: {charges: 0}
+restart: {charges: 0, never: true}
+deadline: 12h
 )";
 
 // Paths of the fields that `message` leaves unset; of a oneof, one member is enough.
@@ -285,6 +286,22 @@ TEST(JobFile, ZeroAndAbsentDifferWhereZeroIsAValue) {
   EXPECT_FALSE(Parse("loss: {mu: 0}").loss().has_nu());
   EXPECT_TRUE(Parse("seed: 0").has_seed());
   EXPECT_TRUE(Parse("restart: {charges: 0}").restart().has_charges());
+}
+
+TEST(JobFile, RestartNeverIsShortForItsMap) {
+  EXPECT_TRUE(Parse("restart: never").restart().never());
+  EXPECT_FALSE(Parse("restart: {charges: 3}").restart().never());
+  EXPECT_THAT(Format(ParseJobWithMarks("restart: always").problems, "f"), HasSubstr("expected never, or a map"));
+}
+
+TEST(ParseTime, IsAWholeNumberAndItsUnit) {
+  using std::chrono::seconds;
+  EXPECT_EQ(ParseTime("90s"), seconds(90));
+  EXPECT_EQ(ParseTime("30m"), seconds(1800));
+  EXPECT_EQ(ParseTime("12h"), seconds(43200));
+  EXPECT_EQ(ParseTime("7d"), seconds(604800));
+  for (const char* bad : {"", "h", "12", "1.5h", "-1h", " 1h", "1 h", "1w", "9999999999d", "99999999999999999999s"})
+    EXPECT_EQ(ParseTime(bad), std::nullopt) << bad;
 }
 
 TEST(JobFile, JsonIsReadToo) {

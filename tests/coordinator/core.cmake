@@ -1,6 +1,7 @@
 # Decisions, the store and the services.
 vicreg_test(coordinator_core_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/core_test.cc LIBS vicreg_core)
 vicreg_test(coordinator_in_place_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/in_place_test.cc LIBS vicreg_core)
+vicreg_test(coordinator_endings_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/endings_test.cc LIBS vicreg_core)
 vicreg_test(coordinator_leader_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/leader_test.cc LIBS vicreg_core)
 vicreg_test(coordinator_order_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/order_test.cc LIBS vicreg_core)
 vicreg_test(coordinator_probation_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/probation_test.cc LIBS vicreg_store)

@@ -70,6 +70,8 @@ ClusterView Busy() {
   view.commits = 7;
   view.backup_seconds = 1.7e9;
   view.preemption_lost_slot_seconds = 90;
+  view.attempts = {{"completed", 5}, {"not_placed", 2}};
+  view.ownerless_jobs = 3;
   view.fenced_messages = 2;
   view.refused_registrations = 1;
   view.rows = {.committed = 240, .duplicate = 3, .fenced = 1, .gap = 2};
@@ -97,6 +99,10 @@ TEST(Exposition, PageOfABusyClusterIsValid) {
   EXPECT_EQ(page.Find("vicreg_coordinator_fenced_messages_total", {{"kind", "stale"}}).at(0).value, 2);
   EXPECT_EQ(page.Find("vicreg_coordinator_fenced_messages_total", {{"kind", "inventory"}}).at(0).value, 1);
   EXPECT_EQ(page.Find("vicreg_coordinator_preemption_lost_slot_seconds_total", {}).at(0).value, 90);
+  EXPECT_EQ(page.Find("vicreg_coordinator_attempts_total", {{"outcome", "not_placed"}}).at(0).value, 2);
+  EXPECT_EQ(page.Find("vicreg_coordinator_queue_depth", {{"reason", "waiting_for_slots"}}).at(0).value, 1);
+  EXPECT_EQ(page.Find("vicreg_coordinator_queue_depth").size(), 1u) << "of queued jobs alone";
+  EXPECT_EQ(page.Find("vicreg_coordinator_ownerless_jobs").at(0).value, 3);
   EXPECT_EQ(page.Find("vicreg_coordinator_backup_timestamp_seconds", {}).at(0).value, 1.7e9);
   EXPECT_EQ(page.Find("vicreg_coordinator_slots", {{"kind", "cpu"}, {"state", "total"}}).at(0).value, 4)
       << "slots of ready workers alone";

@@ -65,6 +65,23 @@ TEST_F(LeaderTest, WhatCouldNotBeCommittedIsNeitherTrueNorAnswered) {
   EXPECT_TRUE(leader.degraded().ok());
 }
 
+TEST_F(LeaderTest, DeposedOneDecidesNothingMore) {
+  store.next = absl::AbortedError("term 1 is over");
+  EXPECT_TRUE(absl::IsUnavailable(Add("n")));
+  EXPECT_TRUE(leader.deposed());
+  store.next = absl::OkStatus();
+  bool decided = false;
+  EXPECT_TRUE(absl::IsUnavailable(Do([&](Transaction&) {
+    decided = true;
+    return absl::OkStatus();
+  })));
+  EXPECT_FALSE(decided);
+  now += seconds(100);
+  EXPECT_TRUE(absl::IsUnavailable(Add("m")));
+  EXPECT_TRUE(leader.deposed()) << "no write that works makes it lead again";
+  EXPECT_TRUE(leader.state().nodes.empty());
+}
+
 TEST_F(LeaderTest, SilentNodeIsLostAfterTheGrace) {
   ASSERT_TRUE(Add("n").ok());
   Pass(seconds(61));

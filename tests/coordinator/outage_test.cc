@@ -1,7 +1,9 @@
 // Goal: while the store cannot be written nothing is promised and no worker is blamed; afterwards all goes on as
 // before. Method: the real shell over a real store whose writer is refused, with a clock that moves only when told to.
+#include <SQLiteCpp/SQLiteCpp.h>
 #include <gmock/gmock.h>
 
+#include <atomic>
 #include <filesystem>
 #include <future>
 #include <thread>
@@ -26,7 +28,7 @@ class Outage : public ::testing::Test {
     auto history = telemetry::History::Open(folder_);
     ASSERT_TRUE(history.ok()) << history.status();
     coordinator_ = std::make_unique<Coordinator>(*std::move(store), *std::move(history), clock_, folder_);
-    ASSERT_TRUE(coordinator_->Start().ok());
+    ASSERT_TRUE(coordinator_->Start([this] { ++deposed_; }).ok());
   }
   void TearDown() override {
     coordinator_.reset();
@@ -58,6 +60,7 @@ class Outage : public ::testing::Test {
     return condition();
   }
 
+  std::atomic<int> deposed_ = 0;
   testing::FakeClock clock_;
   store::Connections connections_;
   std::string folder_;
@@ -128,6 +131,46 @@ TEST_F(Outage, EndsWithoutAnybodyWriting) {
     clock_.Advance(seconds(1));
     return coordinator_->Ready().ok();
   }));
+}
+
+// ---- what no outage explains ----
+
+TEST_F(Outage, JobThatNothingIsBoundToEndIsSaidAndCounted) {
+  ASSERT_TRUE(Register().ok());
+  ASSERT_TRUE(Do([](core::Transaction& tx) {
+                core::Job job;
+                job.id = "forgotten";
+                job.state = core::JobState::kStopping;
+                job.reason = core::Reason::kCrash;
+                job.message = "stopping";
+                job.attempt = 1;
+                core::Rank rank;
+                rank.node = "n";
+                rank.state = core::RankState::kExited;
+                rank.exit_reason = core::ExitReason::kSignalled;
+                job.ranks = {rank};
+                tx.AddJob(job);
+                return absl::OkStatus();
+              }).ok());
+  for (int i = 0; i < 59; ++i) {
+    clock_.Advance(seconds(1));
+    ASSERT_TRUE(Heartbeat().ok());
+  }
+  EXPECT_EQ(coordinator_->View(0).ownerless_jobs, 0) << "it may still be catching up";
+  for (int i = 0; i < 31; ++i) {
+    clock_.Advance(seconds(1));
+    ASSERT_TRUE(Heartbeat().ok());
+  }
+  EXPECT_EQ(coordinator_->View(0).ownerless_jobs, 1);
+}
+
+TEST_F(Outage, CoordinatorWhoseTermIsOverEnds) {
+  ASSERT_TRUE(Register().ok());
+  SQLite::Database(folder_ + "/control.db", SQLite::OPEN_READWRITE).exec("UPDATE meta SET value='9' WHERE key='term'");
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(absl::IsUnavailable(Register()));
+  EXPECT_TRUE(Until([&] { return deposed_ == 1; }));
+  EXPECT_TRUE(absl::IsAborted(coordinator_->Ready()));
+  EXPECT_EQ(deposed_, 1);
 }
 
 }  // namespace

@@ -91,7 +91,7 @@ std::string Durable(const core::State& state) {
 bool Same(const core::Rank& a, const core::Rank& b) {
   const auto all = [](const core::Rank& r) {
     return std::tie(r.rank, r.node, r.incarnation, r.slot, r.state, r.pid, r.acked, r.exit_reason, r.exit_message,
-                    r.nonfinite_step);
+                    r.nonfinite_step, r.last_step);
   };
   return all(a) == all(b);
 }
@@ -106,7 +106,8 @@ bool Same(const core::Job& a, const core::Job& b) {
                     j.charges, j.resumed_step, j.total_steps, j.substituted_step, j.export_path, j.events,
                     j.submitted_us, j.started_us, j.ended_us, j.restarts, j.project, j.queue, j.priority, j.labels,
                     j.min_world, j.max_world, j.batch_size, j.cause, j.held, j.rollback_to, j.last_slots, j.excluded,
-                    j.infra_ends_us);
+                    j.infra_ends_us, j.one_attempt, j.deadline_us, j.lived_us, j.crash.rank, j.crash.step,
+                    j.crash.times);
   };
   const auto equal = [](const auto& x, const auto& y) { return Same(x, y); };
   return all(a) == all(b) && a.topology == b.topology &&
@@ -232,7 +233,7 @@ TEST(Record, EveryFieldIsReadBackEqual) {
   job.message = "quote \" backslash \\ new line \n tab \t ü";
   job.attempt = 9;
   job.ranks = {{0, "a", 3, 1, core::RankState::kStepping, 4711, 12, ExitReason::kNone, ""},
-               {1, "b", 4, 2, core::RankState::kExited, 0, 13, ExitReason::kHung, "hung in step 5", 5}};
+               {1, "b", 4, 2, core::RankState::kExited, 0, 13, ExitReason::kHung, "hung in step 5", 5, 4}};
   job.prepared = {"a", "b"};
   job.destination = core::Destination::kPause;
   job.cause = core::Reason::kPauseRequested;
@@ -241,6 +242,10 @@ TEST(Record, EveryFieldIsReadBackEqual) {
   job.last_slots = {{"a", 1}, {"b", 2}};
   job.excluded = {"c"};
   job.infra_ends_us = {5, 6};
+  job.one_attempt = true;
+  job.deadline_us = 60'000'000;
+  job.lived_us = 5'000'000;
+  job.crash = {1, 137, 2};
   job.project = "vision";
   job.queue = "night";
   job.priority = -5;
@@ -266,14 +271,18 @@ TEST(Record, EveryFieldIsReadBackEqual) {
   // Written before there were rollbacks.
   auto older = nlohmann::json::parse(JobRecord(job));
   older.erase("substituted_step");
-  for (auto& rank : older["ranks"]) rank.erase("nonfinite_step");
+  for (auto& rank : older["ranks"]) {
+    rank.erase("nonfinite_step");
+    rank.erase("last_step");
+  }
   const core::Job read = JobFromRecord(older.dump(), job.spec);
   EXPECT_EQ(read.substituted_step, 0);
   EXPECT_EQ(read.ranks.at(1).nonfinite_step, 0);
   EXPECT_EQ(read.message, job.message);
   // Written before gangs could have other sizes, and a stop another end than a cancel.
   for (const char* key : {"project", "queue", "priority", "labels", "topology", "min_world", "max_world", "batch_size",
-                          "destination", "cause", "held", "rollback_to", "last_slots", "excluded", "infra_ends_us"})
+                          "destination", "cause", "held", "rollback_to", "last_slots", "excluded", "infra_ends_us",
+                          "one_attempt", "deadline_us", "lived_us", "crash"})
     ASSERT_EQ(older.erase(key), 1u) << key;
   older["cancel"] = true;
   const core::Job oldest = JobFromRecord(older.dump(), job.spec);
@@ -282,6 +291,9 @@ TEST(Record, EveryFieldIsReadBackEqual) {
   EXPECT_EQ(oldest.destination, core::Destination::kCancel);
   EXPECT_EQ(oldest.project, "default");
   EXPECT_EQ(oldest.rollback_to, -1);
+  EXPECT_FALSE(oldest.one_attempt);
+  EXPECT_EQ(oldest.deadline_us, 0);
+  EXPECT_EQ(oldest.crash.rank, -1);
   EXPECT_EQ(oldest.message, job.message);
 
   core::Node node;
@@ -350,6 +362,25 @@ TEST_F(Store, TermGrowsWithEachOpeningAndTheIdStays) {
     EXPECT_TRUE(term == 1 || store->store_id() == id);
     id = store->store_id();
   }
+}
+
+// The lock keeps two processes apart; where it does not (a folder that was copied while in use, a file system that
+// forgets locks), the older one must not write over the newer one's.
+TEST_F(Store, OlderTermStoresNothingAndLearnsThatItIsOver) {
+  auto older = Open();
+  CoreCluster cluster;
+  ASSERT_TRUE(Commit(*older, cluster, [](Transaction& tx) {
+                EXPECT_TRUE(Submit(tx, CoreCluster::Wanted(1), "first", "1", "sha").ok());
+              }).ok());
+  Change("UPDATE meta SET value='2' WHERE key='term'");
+  const absl::Status refused = Commit(*older, cluster, [](Transaction& tx) {
+    EXPECT_TRUE(Submit(tx, CoreCluster::Wanted(1), "second", "2", "sha").ok());
+  });
+  EXPECT_TRUE(absl::IsAborted(refused)) << refused;
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("term 1 is over: another coordinator began term 2"));
+  EXPECT_TRUE(absl::IsAborted(older->Probe()));
+  older.reset();
+  EXPECT_EQ(Load(*Open()).jobs.size(), 1u);
 }
 
 TEST_F(Store, ReservationMayBeSavedAgainBeforeAnyWorkerConfirmed) {

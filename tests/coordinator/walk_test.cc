@@ -186,6 +186,8 @@ class Walk {
     job.project = Chance(30) ? "other" : "default";
     job.topology = {static_cast<Level>(Draw(3)), Chance(20)};
     job.max_charges = Draw(4);
+    job.one_attempt = Chance(10);
+    if (Chance(10)) job.deadline_us = Draw(300'000'000) + 1;
     const std::string id = JobName(number), request = "request " + id;
     return {[=](Transaction& tx) { return Submit(tx, job, id, request, "sha").status(); }};
   }

@@ -130,6 +130,19 @@ class Hang(unittest.TestCase):
             self.assertEqual(cluster.wait(job_id, 60), 103)
 
 
+class OneAttempt(unittest.TestCase):
+    def test_a_drain_ends_what_must_not_run_twice_and_the_exit_code_says_so(self):
+        with Cluster() as cluster:
+            job_id = cluster.submit(small_job(name="once", length={"steps": 100000}, restart={"never": True}))
+            cluster.until_step(job_id, 30)
+            self.assertEqual(cluster.vicreg("pause", job_id, check=False).returncode, 5, "it could not go on")
+            cluster.vicreg("node", "drain", cluster.describe(job_id)["ranks"][0]["node"], "--grace", "30s")
+            self.assertEqual(cluster.wait(job_id, 60), 104)
+            job = cluster.describe(job_id)
+            self.assertEqual((job["state"], job["reason"], job["attempt"]), ("FAILED", "PREEMPTED", 1))
+            self.assertIn(f"checkpoint of step {job['checkpoints'][0]['step']} is kept", job["message"])
+
+
 class Typed(unittest.TestCase):
     def ended(self, cluster, job):
         job_id = cluster.submit(job)

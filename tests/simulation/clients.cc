@@ -80,6 +80,8 @@ void Clients::Submit(Random& draw) {
   job.topology = {static_cast<core::Level>(draw.Draw(3)), draw.Chance(15)};
   job.max_charges = 1 + draw.Draw(4);
   job.checkpoint_keep = 1 + draw.Draw(3);
+  job.one_attempt = draw.Chance(10);
+  if (draw.Chance(15)) job.deadline_us = (10 + draw.Draw(120)) * std::int64_t{1'000'000};
   job.total_steps = spec.length().steps();
   submitted_.push_back({job, "request " + std::to_string(submitted_.size() + 1)});
   const std::size_t which = submitted_.size() - 1;

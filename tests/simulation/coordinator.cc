@@ -70,6 +70,7 @@ void Coordinator::Run() {
       if (*alive) Finish(*batch);
     });
   } catch (const Killed&) {
+    if (world_.older.get() == this) return world_.EndOlder(generation_);
     world_.KillCoordinator("in a commit", false);
   }
 }
@@ -86,9 +87,16 @@ void Coordinator::Finish(core::Batch& batch) {
     }
   } else {
     world_.Note("commit failed: " + std::string(batch.saved.message()));
+    // The last line of defence: what the keys refuse should not have been decided, and must not be believed.
+    if (absl::IsAlreadyExists(batch.saved)) world_.Wrong("the store refused: " + std::string(batch.saved.message()));
+    for (const std::string& sentence : core::Broken(state())) world_.Wrong(sentence + ", and is not stored");
   }
   core::Leader::Answer(batch);
   if (batch.saved.ok()) SendAll(batch.transaction);
+  if (leader_.deposed()) {
+    world_.events.After(milliseconds(1), [&world = world_, generation = generation_] { world.EndOlder(generation); });
+    return;
+  }
   RunAt(queue_.empty() ? world_.events.now() + kIdle : world_.events.now() + microseconds(50));
 }
 
@@ -107,10 +115,7 @@ std::shared_ptr<ServerEnd> Coordinator::Accept(const std::shared_ptr<Stream>& st
 
 // ---- one stream ----
 
-Coordinator* ServerEnd::coordinator() const {
-  Coordinator* now = world_.coordinator.get();
-  return now != nullptr && now->generation() == generation_ ? now : nullptr;
-}
+Coordinator* ServerEnd::coordinator() const { return world_.CoordinatorOf(generation_); }
 
 void ServerEnd::Send(v1::ConnectResponse message) {
   if (const auto stream = stream_.lock()) {
@@ -220,6 +225,8 @@ void ServerEnd::OnProbed(const v1::Probed& wire) {
 void ServerEnd::OnReport(const v1::RankReport& wire) {
   const auto self = shared_from_this();
   if (wire.has_rows()) {
+    // The history is a file of its own, and locked.
+    if (coordinator() != world_.coordinator.get()) return Close(absl::UnavailableError("the history is in use"));
     std::vector<std::int64_t> steps;
     for (const v1::MetricRow& row : wire.rows().rows()) steps.push_back(row.step());
     v1::ConnectResponse answer;

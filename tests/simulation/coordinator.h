@@ -32,6 +32,7 @@ class Coordinator {
   // Nothing is decided until then; what arrives waits.
   void StallUntil(TimePoint until) { stalled_until_ = until; }
   bool stalled() const;
+  bool busy() const { return busy_; }
 
   const core::State& state() const { return leader_.state(); }
   const absl::Status& degraded() const { return leader_.degraded(); }

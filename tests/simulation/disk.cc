@@ -64,28 +64,34 @@ absl::StatusOr<core::State> DiskStore::Load() {
   return state;
 }
 
-// What the tables' keys refuse.
+absl::Status DiskStore::CheckTerm() const {
+  if (term_ == disk_.synced.term || Planted(Plant::kTermGuardDropped)) return absl::OkStatus();
+  return absl::AbortedError("simulated: term " + std::to_string(term_) + " is over");
+}
+
+// AlreadyExists: what the tables' keys refuse.
 absl::Status DiskStore::CheckClaims(const core::Transaction& transaction) const {
   auto claims = claims_;
   for (const auto& [id, job] : transaction.jobs()) {
     std::erase_if(claims, [&id = id](const auto& claim) { return claim.second == id; });
     if (const auto found = attempts_.find(id); found != attempts_.end() && job.attempt < found->second)
-      return absl::UnavailableError("attempt of " + id + " fell");
+      return absl::AlreadyExistsError("attempt of " + id + " fell");
   }
   for (const auto& [id, job] : transaction.jobs()) {
     if (!core::HoldsSlots(job.state)) continue;
     for (const core::Rank& rank : job.ranks) {
       if (!claims.emplace(std::pair(rank.node + "/" + job.slot_kind, rank.slot), id).second)
-        return absl::UnavailableError("a slot of " + rank.node + " is claimed already");
+        return absl::AlreadyExistsError("a slot of " + rank.node + " is claimed already");
     }
   }
   if (!transaction.events().empty() && transaction.events().front().seq <= newest_event_)
-    return absl::UnavailableError("event " + std::to_string(transaction.events().front().seq) + " exists");
+    return absl::AlreadyExistsError("event " + std::to_string(transaction.events().front().seq) + " exists");
   return absl::OkStatus();
 }
 
 absl::Status DiskStore::Commit(const core::Transaction& transaction) {
   if (disk_.kill_before > 0 && --disk_.kill_before == 0) throw Killed();
+  RETURN_IF_ERROR(CheckTerm());
   RETURN_IF_ERROR(CheckClaims(transaction));
   Frame frame;
   for (const auto& [id, job] : transaction.jobs()) frame.jobs[id] = {store::JobRecord(job), job.spec};
@@ -120,6 +126,9 @@ absl::Status DiskStore::Commit(const core::Transaction& transaction) {
   return absl::OkStatus();
 }
 
-absl::Status DiskStore::Probe() { return Fail(); }
+absl::Status DiskStore::Probe() {
+  RETURN_IF_ERROR(CheckTerm());
+  return Fail();
+}
 
 }  // namespace vicreg::simulation

@@ -55,6 +55,7 @@ class DiskStore : public core::Store {
 
  private:
   absl::Status Fail();
+  absl::Status CheckTerm() const;
   absl::Status CheckClaims(const core::Transaction& transaction) const;
 
   Disk& disk_;

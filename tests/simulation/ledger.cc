@@ -73,6 +73,7 @@ void Ledger::OnCommit(const core::State& before, const core::Transaction& tx, co
     }
     CheckPlacement(tx, event, job);
     CheckEnd(event, job);
+    CheckLast(tx, event, job);
     CheckCharges(tx, event, job);
   }
   for (const auto& [id, changed] : tx.jobs()) {
@@ -170,12 +171,35 @@ void Ledger::CheckEnd(const core::Event& event, const core::Job& job) {
     }
   }
   if (event.kind != "FAILED") return;
-  static const std::set<Reason> kListed = {Reason::kConfig,      Reason::kData,      Reason::kFingerprint,
-                                           Reason::kNumeric,     Reason::kCrashLoop, Reason::kNoValidCheckpoint,
-                                           Reason::kOutOfMemory, Reason::kInternal};
-  if (kListed.count(event.reason) == 0) world_.Wrong(job.id + " FAILED for a reason that is not listed");
+  static const std::set<Reason> kListed = {Reason::kConfig,
+                                           Reason::kData,
+                                           Reason::kFingerprint,
+                                           Reason::kNumeric,
+                                           Reason::kCrashLoop,
+                                           Reason::kNoValidCheckpoint,
+                                           Reason::kOutOfMemory,
+                                           Reason::kInternal,
+                                           Reason::kDeadline,
+                                           Reason::kPreempted,
+                                           Reason::kDeterministicCrash};
+  // Of one that may not start again, whatever ended its attempt.
+  static const std::set<Reason> kLast = {Reason::kCrash, Reason::kHang, Reason::kInfra, Reason::kNodeLost};
+  const bool listed = kListed.count(event.reason) != 0 || (job.one_attempt && kLast.count(event.reason) != 0);
+  if (!listed) world_.Wrong(job.id + " FAILED for a reason that is not listed");
   if (event.reason == Reason::kCrashLoop && job.charges < job.max_charges)
     world_.Wrong(job.id + " FAILED before its budget was used");
+}
+
+// A deadline is counted by no clock that jumps, and where it is forbidden nothing starts twice.
+void Ledger::CheckLast(const core::Transaction& tx, const core::Event& event, const core::Job& job) {
+  if (event.kind == "SUBMITTED") submitted_.try_emplace(job.id, tx.now);
+  // One whose submit was said to have failed, and was found by the next coordinator, has none.
+  const auto submitted = submitted_.find(job.id);
+  if (event.kind == "FAILED" && event.reason == Reason::kDeadline && submitted != submitted_.end() &&
+      tx.now - submitted->second < microseconds(job.deadline_us))
+    world_.Wrong(job.id + " was ended before its deadline");
+  if (event.kind == "STARTING" && job.one_attempt && !started_.insert(job.id).second)
+    world_.Wrong(job.id + " was started again, which its job file forbids");
 }
 
 // Only failures that are the user's are charged.

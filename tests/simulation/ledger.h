@@ -69,6 +69,7 @@ class Ledger {
   void CheckNodes(const core::State& before, const core::Transaction& tx, const core::State& after);
   void CheckPlacement(const core::Transaction& tx, const core::Event& event, const core::Job& job);
   void CheckEnd(const core::Event& event, const core::Job& job);
+  void CheckLast(const core::Transaction& tx, const core::Event& event, const core::Job& job);
   void CheckCharges(const core::Transaction& tx, const core::Event& event, const core::Job& job);
   void CheckRows(const std::string& job_id, std::int64_t total);
 
@@ -79,6 +80,8 @@ class Ledger {
   std::map<std::string, std::string> job_of_;  // request -> job
   std::map<worker::Key, TimePoint> outdated_;  // processes of attempts that are over, since when
   std::map<std::string, Seen> seen_;
+  std::map<std::string, TimePoint> submitted_;                   // when that was first committed
+  std::set<std::string> started_;                                // of those that may start once
   std::map<std::string, std::deque<TimePoint>> heard_;           // the newest few, newest last
   std::map<worker::Key, std::pair<std::string, int>> spawned_;   // where
   std::map<worker::Key, int> ended_;                             // wait status

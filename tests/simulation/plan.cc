@@ -31,6 +31,7 @@ const char* Name(What what) {
                                        "kill after commit",
                                        "kill in recovery",
                                        "power cut",
+                                       "take over",
                                        "stall",
                                        "disk fails once",
                                        "disk fails",

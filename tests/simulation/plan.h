@@ -39,6 +39,7 @@ enum class What {
   kKillAfterCommit,
   kKillInRecovery,
   kPowerCut,
+  kTakeOver,
   kStall,
   kDiskFailsOnce,
   kDiskFails,

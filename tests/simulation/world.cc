@@ -32,6 +32,7 @@ World::World(const Plan& the_plan, bool keep_trace)
 
 // Ranks look for their gangs as they end.
 World::~World() {
+  older.reset();
   coordinator.reset();
   machines.clear();
 }
@@ -60,6 +61,8 @@ Gang& World::GangOf(const worker::Key& key) {
 
 void World::StartCoordinator() {
   if (coordinator) return;
+  // What is on its way to the disk is there before anybody else can read it.
+  if (older && older->busy()) return events.After(milliseconds(5), [this] { StartCoordinator(); });
   try {
     coordinator = std::make_unique<Coordinator>(*this);
     const absl::Status started = coordinator->Start();
@@ -85,6 +88,28 @@ void World::KillCoordinator(const std::string& why, bool power_cut) {
   const auto away =
       random.Chance(20) ? random.Between(seconds(5), seconds(90)) : random.Between(milliseconds(100), seconds(3));
   events.After(away, [this] { StartCoordinator(); });
+}
+
+void World::TakeOver(std::chrono::nanoseconds lives_on) {
+  if (!coordinator || older) return;
+  Note("another coordinator takes over, and the older one lives on");
+  older = std::move(coordinator);
+  disk.OnKill(random);
+  events.After(lives_on, [this, generation = older->generation()] { EndOlder(generation); });
+  StartCoordinator();
+}
+
+void World::EndOlder(std::uint64_t generation) {
+  if (!older || older->generation() != generation) return;
+  Note("the older coordinator ends");
+  older.reset();
+}
+
+Coordinator* World::CoordinatorOf(std::uint64_t generation) {
+  for (const auto* one : {&coordinator, &older}) {
+    if (*one && (*one)->generation() == generation) return one->get();
+  }
+  return nullptr;
 }
 
 // ---- what goes wrong ----
@@ -195,6 +220,8 @@ void World::DoToCoordinator(const Step& step, Random& draw) {
   switch (step.what) {
     case What::kCoordinatorKill:
       return KillCoordinator("from outside", false);
+    case What::kTakeOver:
+      return TakeOver(later);
     case What::kPowerCut:
       return KillCoordinator("by a power cut", true);
     case What::kKillBeforeCommit:
@@ -305,6 +332,7 @@ void World::Heal() {
     machine->probe_fails_until = {};
     if (machine->up()) machine->StartWorker();
   }
+  older.reset();
   if (coordinator) coordinator->StallUntil({});
 }
 

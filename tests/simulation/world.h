@@ -31,6 +31,11 @@ struct World {
 
   void StartCoordinator();
   void KillCoordinator(const std::string& why, bool power_cut);
+  // Another begins, on the same store, while the one that leads lives on and knows nothing of it.
+  void TakeOver(std::chrono::nanoseconds lives_on);
+  void EndOlder(std::uint64_t generation);
+  // Null: it has ended.
+  Coordinator* CoordinatorOf(std::uint64_t generation);
 
   const Plan& plan;
   Events events;
@@ -42,6 +47,7 @@ struct World {
   Ledger ledger;
   Clients clients;
   std::unique_ptr<Coordinator> coordinator;
+  std::unique_ptr<Coordinator> older;  // that was taken over and has not ended
   std::uint64_t coordinators = 0;
   std::vector<std::unique_ptr<Machine>> machines;
   std::map<std::string, std::int64_t> artifacts;  // checkpoint folders that are complete

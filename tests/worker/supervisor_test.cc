@@ -217,6 +217,16 @@ TEST_F(SupervisorTest, RankThatStandsStillIsDumpedAbortedWithItsPeersAndReported
   EXPECT_EQ(culprit.reason(), v1::EXIT_REASON_HUNG);
   EXPECT_EQ(culprit.message(), "no progress for 10 s after step 30, in a step (limit 10 s); it has gone silent");
   EXPECT_EQ(peer.reason(), v1::EXIT_REASON_ABORTED) << "our own signal is not its crash";
+  EXPECT_EQ(culprit.last_step(), 30);
+  EXPECT_EQ(peer.last_step(), 31);
+}
+
+TEST_F(SupervisorTest, EndSaysAfterWhichStepAsFarAsThatIsKnown) {
+  LaunchTwo(true);
+  Moves(0, 136);
+  Moves(0, 137);
+  EXPECT_EQ(EndOf(0, SIGSEGV).last_step(), 137);
+  EXPECT_EQ(EndOf(1, SIGKILL).last_step(), 0);
 }
 
 TEST_F(SupervisorTest, WorkerThatDidNotRunItselfBlamesNobody) {

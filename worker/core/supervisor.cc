@@ -305,6 +305,7 @@ void Supervisor::Finalize(const Key& key, Rank& rank) {
   v1::RankReport report;
   v1::Exited& exited = *report.mutable_exited();
   exited = EndOf(rank);
+  exited.set_last_step(rank.watch.newest().step());
   Logs(Log::Level::kInfo, Text(key) + ": process " + std::to_string(rank.pid) + " ended with " +
                               std::string(ShortName(exited.reason())) + ": " + exited.message());
   effects_.push_back(Clear{key});
