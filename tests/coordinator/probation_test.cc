@@ -203,6 +203,31 @@ TEST_F(Probation, OperatorOpensWhatFailedAndNotWhatWasNotAskedYet) {
   EXPECT_EQ(c.node("a"), NodeState::kReady);
 }
 
+TEST_F(Probation, OperatorMayOpenANodeInTheCommitInWhichItRegistersAfterAReboot) {
+  Nodes(4);
+  ASSERT_TRUE(c.RegisterNode(CoreCluster::Offered("a", 1)).ok());
+  c.Probed("a", "no space");
+  ASSERT_EQ(c.node("a"), NodeState::kQuarantined);
+  c.clock.Advance(seconds(6));
+  Node rebooted = CoreCluster::Offered("a", 1);
+  rebooted.boot_id = "another boot";
+  const auto broken = [&](bool opened) {
+    State state = c.state;
+    Transaction tx(state, c.options, c.clock.SteadyNow(), 1);
+    EXPECT_TRUE(Register(tx, {rebooted, {}}).ok());
+    if (opened) {
+      EXPECT_TRUE(SetNodeAdmin(tx, "a", AdminState::kOpen, 1, "op").ok());
+    } else {
+      tx.EditNode("a").state = NodeState::kReady;
+    }
+    const State before = PartBefore(state, tx);
+    tx.ApplyTo(state);
+    return BrokenBy(before, tx, state);
+  };
+  EXPECT_THAT(broken(true), IsEmpty());
+  EXPECT_THAT(broken(false), ElementsAre(HasSubstr("nobody has probed it")));
+}
+
 TEST_F(Probation, ProbeOfAnOperatorCountsToo) {
   Nodes(4);
   ASSERT_TRUE(c.RegisterNode(CoreCluster::Offered("a", 1)).ok());
