@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/files.h"
+#include "common/ids.h"
 #include "worker/agent/inventory.h"
 
 namespace vicreg::agent {
@@ -16,7 +17,8 @@ constexpr std::size_t kWritten = std::size_t{1} << 20;
 constexpr std::uintmax_t kLeastFree = std::uintmax_t{256} << 20;  // a checkpoint must fit
 
 void TryFolder(v1::Probed& report, const std::string& what, const std::string& folder) {
-  const std::string path = folder + "/probe";
+  // Of a name that nobody else writes to: workers share the folder of checkpoints, and are probed at once.
+  const std::string path = folder + "/probe-" + NewUuid();
   const auto begin = std::chrono::steady_clock::now();
   const absl::Status written = WriteFileAtomically(path, std::string(kWritten, 'p'));
   const auto took =
