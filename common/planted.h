@@ -50,6 +50,7 @@ enum class Plant {
   kSlotNotChecked,
   kNeverKilled,
   kLeavingUnlimited,
+  kOneWayRenewal,
   kFencedLeftAlive,
   kLeftoversLeft,
 };

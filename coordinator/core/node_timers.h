@@ -1,7 +1,8 @@
 #pragma once
 
-// How long nodes may be silent. Beyond 1,000 of them all their timers stretch alike, so that heartbeats stay at 500 a
-// second; what concerns ranks never does. Pure.
+// How long nodes may be silent. A node is given up a third later than its worker's lease lapses, which is 7.5
+// heartbeats (worker/core/lease.h): the worker knows first. Beyond 1,000 of them all their timers stretch alike, so
+// that heartbeats stay at 500 a second; what concerns ranks never does. Pure.
 
 #include <algorithm>
 #include <chrono>

@@ -111,7 +111,9 @@ void Ledger::CheckNodes(const core::State& before, const core::Transaction& tx, 
     if (old.state == core::NodeState::kProbing && node.state == core::NodeState::kReady &&
         node.message == "passed a probe by coordinator" && !Passed(name, node.probe))
       world_.Wrong("node " + name + " is READY by a probe that it did not pass");
+    if (node.state != core::NodeState::kLost) lost_.erase(name);
     if (node.state != core::NodeState::kLost || old.state == core::NodeState::kLost) continue;
+    lost_[name] = now;
     world_.Note("node " + name + " is LOST");
     if (now - after.began < tx.options.failover_grace)
       world_.Wrong("node " + name + " was given up within the failover grace");
@@ -281,6 +283,9 @@ void Ledger::AfterReport(const core::Transaction& tx, const core::Report& report
 void Ledger::OnSpawn(const worker::Key& key, const std::string& node, int slot) {
   const auto [entry, added] = spawned_.try_emplace(key, node, slot);
   if (!added) world_.Wrong(worker::Text(key) + " was started twice");
+  if (const auto lost = lost_.find(node); lost != lost_.end() && lost->second > answered_[node])
+    world_.Wrong(worker::Text(key) + " was started on " + node +
+                 ", which has been given up since its worker was heard");
   if (resumed_.count({std::get<0>(key), std::get<1>(key)}) == 0)
     world_.Wrong(worker::Text(key) + " was started before its attempt was committed");
   if (const auto from = may_start_.find({std::get<0>(key), std::get<1>(key)});

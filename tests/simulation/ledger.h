@@ -3,6 +3,7 @@
 // What must hold across a whole run, over kills, reconnects and restarts: who was told what, which processes ran, what
 // was trained. Independent of what the coordinator believes.
 
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <optional>
@@ -32,6 +33,8 @@ class Ledger {
   void OnRecovered(const core::State& state);
   // A heartbeat of this incarnation has come; not yet that it was looked at.
   void OnHeard(const core::State& state, const std::string& node, std::int64_t incarnation);
+  // A worker has read the answer to what it sent then.
+  void OnAnswered(const std::string& node, TimePoint sent) { answered_[node] = std::max(answered_[node], sent); }
   void BeforeReport(const core::Transaction& tx, const std::string& node, std::int64_t incarnation,
                     const core::Report& report);
   void AfterReport(const core::Transaction& tx, const core::Report& report);
@@ -83,6 +86,8 @@ class Ledger {
   std::map<std::string, TimePoint> submitted_;                   // when that was first committed
   std::set<std::string> started_;                                // of those that may start once
   std::map<std::string, std::deque<TimePoint>> heard_;           // the newest few, newest last
+  std::map<std::string, TimePoint> answered_;                    // when what was answered last was sent
+  std::map<std::string, TimePoint> lost_;                        // nodes that are LOST, since when
   std::map<worker::Key, std::pair<std::string, int>> spawned_;   // where
   std::map<worker::Key, int> ended_;                             // wait status
   std::map<worker::Key, int> last_words_;                        // exit code

@@ -66,7 +66,8 @@ void Worker::Connect() {
   stream_->SetClient(this);
   ++streams_;
   v1::ConnectRequest first;
-  *first.mutable_register_() = supervisor_.MakeRegister();
+  registered_ = now;
+  *first.mutable_register_() = supervisor_.MakeRegister(now);
   stream_->Up(std::move(first));
 }
 
@@ -77,6 +78,7 @@ void Worker::ConnectLater() {
 }
 
 void Worker::OnResponse(const v1::ConnectResponse& message) {
+  if (message.has_launch()) machine_.OnLaunchComes();
   machine_.AfterOfWorker(microseconds(1), [this, message, stream = streams_] {
     if (stream == streams_ && stream_) Receive(message);
   });
@@ -84,6 +86,7 @@ void Worker::OnResponse(const v1::ConnectResponse& message) {
 
 void Worker::Receive(const v1::ConnectResponse& message) {
   if (message.has_welcome()) {
+    world_.ledger.OnAnswered(machine_.name(), registered_);
     world_.Note(machine_.name() + " has incarnation " + std::to_string(message.welcome().incarnation()));
     ceiling_ms_ = 200;
     welcomed_ = true;
@@ -93,6 +96,7 @@ void Worker::Receive(const v1::ConnectResponse& message) {
     return;  // the first message must be Welcome
   }
   if (message.has_probe()) return OnProbe(message.probe());
+  if (message.has_heartbeat()) world_.ledger.OnAnswered(machine_.name(), beats_.at(message.heartbeat().sequence()));
   Perform(supervisor_.OnMessage(world_.events.now(), message));
   Turn();
 }
@@ -128,10 +132,23 @@ void Worker::OnEnd(const absl::Status& why) {
   });
 }
 
+void Worker::Rejoin() {
+  machine_.AfterOfWorker(microseconds(1), [this, stream = streams_] {
+    if (stream != streams_ || !stream_) return;
+    stream_->SetClient(nullptr);
+    stream_->Break();
+    stream_.reset();
+    welcomed_ = false;
+    supervisor_.OnStream(false);
+    ConnectLater();
+  });
+}
+
 void Worker::Beat(std::uint64_t stream) {
   if (stream != streams_ || !welcomed_) return;
   v1::ConnectRequest message;
-  *message.mutable_heartbeat() = supervisor_.MakeHeartbeat();
+  *message.mutable_heartbeat() = supervisor_.MakeHeartbeat(world_.events.now());
+  beats_[message.heartbeat().sequence()] = world_.events.now();
   stream_->Up(std::move(message));
   machine_.AfterOfWorker(seconds(2), [this, stream] { Beat(stream); });
 }
@@ -169,6 +186,7 @@ void Worker::Perform(worker::Effects effects) {
                      machine_.rank_files.erase(clear.key);
                      machine_.exit_records.erase(clear.key);
                    },
+                   [&](worker::Rejoin&) { Rejoin(); },
                    [&](worker::Log& log) { world_.Note(machine_.name() + ": " + log.sentence); },
                },
                effect);
@@ -246,6 +264,11 @@ void Worker::Turn() {
 Machine::Machine(World& world, std::string name, int slots, std::vector<std::string> roots,
                  std::vector<std::string> labels)
     : world_(world), name_(std::move(name)), slots_(slots), roots_(std::move(roots)), labels_(std::move(labels)) {}
+
+void Machine::OnLaunchComes() {
+  if (freeze_when_launched == microseconds{}) return;
+  FreezeUntil(world_.events.now() + std::exchange(freeze_when_launched, microseconds{}));
+}
 
 bool Machine::frozen() const { return world_.events.now() < frozen_until_; }
 

@@ -40,6 +40,7 @@ class Worker : public Stream::Client {
   void Connect();
   void ConnectLater();
   void Beat(std::uint64_t stream);
+  void Rejoin();
   void Receive(const v1::ConnectResponse& message);
   void OnProbe(const v1::Probe& probe);
   void Perform(worker::Effects effects);
@@ -54,6 +55,8 @@ class Worker : public Stream::Client {
   std::shared_ptr<Stream> stream_;
   std::uint64_t streams_ = 0;
   bool welcomed_ = false;
+  TimePoint registered_{};                   // when Register was sent,
+  std::map<std::int64_t, TimePoint> beats_;  // and heartbeats
   double ceiling_ms_ = 200;
   TimePoint next_turn_ = TimePoint::max();
   std::map<worker::Key, int> processes_;  // pids, until they are cleared away
@@ -74,6 +77,8 @@ class Machine {
   void PowerOn();
   void FreezeUntil(TimePoint until) { frozen_until_ = std::max(frozen_until_, until); }
   bool frozen() const;
+  // On the wire, not yet read.
+  void OnLaunchComes();
 
   RankProcess* Find(int pid);
   int Spawn(const worker::Key& key, int slot, const std::string& secret);
@@ -96,6 +101,7 @@ class Machine {
   TimePoint probe_fails_until{};
   std::string probe_problem() const;     // of a probe now; empty: it passes
   std::set<std::int64_t> passed_probes;  // the coordinator's own, by number
+  microseconds freeze_when_launched{};  // 0: it does not
 
  private:
   World& world_;

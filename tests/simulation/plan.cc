@@ -21,6 +21,7 @@ const char* Name(What what) {
                                        "machine off",
                                        "freeze",
                                        "probe fails",
+                                       "freeze when launched",
                                        "break",
                                        "cut",
                                        "cut up",

@@ -27,6 +27,7 @@ enum class What {
   kMachineOff,
   kFreeze,
   kProbeFails,
+  kFreezeWhenLaunched,
   // network
   kBreak,
   kCut,

@@ -196,6 +196,9 @@ void World::DoToMachines(const Step& step, Random& draw) {
       machine.PowerOff();
       events.After(draw.Between(seconds(1), seconds(15)), [&machine] { machine.PowerOn(); });
       return;
+    case What::kFreezeWhenLaunched:
+      machine.freeze_when_launched = draw.Between(seconds(2), seconds(120));
+      return;
     case What::kBreak:
       if (machine.worker() != nullptr) machine.worker()->BreakStream();
       return;
@@ -330,6 +333,7 @@ void World::Heal() {
   for (const auto& machine : machines) {
     machine->failing_starts = 0;
     machine->probe_fails_until = {};
+    machine->freeze_when_launched = {};
     if (machine->up()) machine->StartWorker();
   }
   older.reset();

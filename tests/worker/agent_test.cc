@@ -194,6 +194,7 @@ class AgentTest : public testing::Test {
 
   // ---- as the coordinator ----
   void Connect(const std::vector<Id>& keep) {
+    agent_->MakeRegister();
     agent_->SetOutlet(coordinator_.Open());
     SendWelcome(keep);
   }

@@ -39,15 +39,26 @@ std::string Word(const Effect& effect) {
   if (const auto* clear = std::get_if<Clear>(&effect)) return "clear " + std::to_string(std::get<2>(clear->key));
   if (const auto* dump = std::get_if<Dump>(&effect)) return "stacks " + std::to_string(std::get<2>(dump->key));
   if (std::holds_alternative<ReadOn>(effect)) return "read on";
+  if (std::holds_alternative<Rejoin>(effect)) return "rejoin";
   return "";
 }
 
 class SupervisorTest : public testing::Test {
  protected:
-  SupervisorTest() : supervisor_({"here", "boot", "build", "/artifacts", 4, 1, {"GPU-0"}, {{"images", "/data"}}, {}}) {
+  SupervisorTest() : supervisor_({}) { Fresh(); }
+
+  // A worker without ranks that registers and is welcomed now.
+  void Fresh(int heartbeat_ms = 2000) {
+    supervisor_ =
+        Supervisor({"here", "boot", "build", "/artifacts", 4, 1, {"GPU-0"}, {{"images", "/data"}}, {}});
+    Register(heartbeat_ms);
+  }
+  void Register(int heartbeat_ms = 2000) {
+    supervisor_.MakeRegister(now_);
     supervisor_.OnStream(true);
     v1::ConnectResponse welcome;
     welcome.mutable_welcome()->set_incarnation(5);
+    welcome.mutable_welcome()->set_heartbeat_ms(heartbeat_ms);
     Hear(welcome);
   }
 
@@ -72,8 +83,7 @@ class SupervisorTest : public testing::Test {
                                     : std::chrono::duration_cast<milliseconds>(std::max(next, begin_) - begin_);
   }
 
-  // Ranks 0 and 1 as processes 100 and 101, on slots 0 and 1.
-  void LaunchTwo(bool connected) {
+  static v1::ConnectResponse LaunchOfTwo() {
     v1::ConnectResponse message;
     v1::Launch& launch = *message.mutable_launch();
     launch.set_job_id(kJob);
@@ -83,6 +93,17 @@ class SupervisorTest : public testing::Test {
       launch.add_ranks()->set_rank(rank);
       launch.mutable_ranks(rank)->set_slot(rank);
     }
+    return message;
+  }
+  void Answer(std::int64_t heartbeat, int heartbeat_ms = 0) {
+    v1::ConnectResponse message;
+    message.mutable_heartbeat()->set_sequence(heartbeat);
+    message.mutable_heartbeat()->set_heartbeat_ms(heartbeat_ms);
+    Hear(message);
+  }
+  // Ranks 0 and 1 as processes 100 and 101, on slots 0 and 1.
+  void LaunchTwo(bool connected) {
+    const v1::ConnectResponse message = LaunchOfTwo();
     EXPECT_THAT(Hear(message), ElementsAre("start 0", "start 1"));
     EXPECT_THAT(Hear(message), IsEmpty()) << "the same again";
     for (const int rank : {0, 1}) {
@@ -181,8 +202,8 @@ TEST_F(SupervisorTest, StopIsToldThenTermed40SecondsAheadThenKilledEachSecond) {
 TEST_F(SupervisorTest, AbortKillsAfterASecondAndAtOnceWhoCannotHear) {
   for (const bool connected : {true, false}) {
     SCOPED_TRACE(connected);
-    supervisor_ = Supervisor({"here", "boot", "build", "/artifacts", 4, 1, {}, {{"images", "/data"}}, {}});
     now_ = begin_;
+    Fresh();
     LaunchTwo(connected);
     Abort();
     EXPECT_EQ(Next(), connected ? kAbortGrace : milliseconds(0));
@@ -194,7 +215,7 @@ TEST_F(SupervisorTest, BadEndAbortsPeersOnceAndAPlannedOneNobody) {
   LaunchTwo(true);
   EXPECT_THAT(Words(supervisor_.OnExited(now_, {kJob, 1, 0}, kExit10)), IsEmpty()) << "STOPPED";
   EXPECT_THAT(Words(supervisor_.OnExited(now_, {kJob, 1, 1}, kExit70)), IsEmpty()) << "its only peer has ended";
-  supervisor_ = Supervisor({"here", "boot", "build", "/artifacts", 4, 1, {}, {{"images", "/data"}}, {}});
+  Fresh();
   LaunchTwo(true);
   EXPECT_THAT(Words(supervisor_.OnExited(now_, {kJob, 1, 1}, SIGKILL)), ElementsAre("abort 0"));
 }
@@ -312,8 +333,8 @@ TEST_F(SupervisorTest, AdoptedRanksReportOnFromTheCursorOrAreEnded) {
   launch.mutable_spec()->mutable_data()->set_root("images");
   EXPECT_TRUE(supervisor_.CanHold(launch));
   for (const int rank : {0, 1}) supervisor_.Adopt({kJob, 1, rank}, launch, rank, 100 + rank, "secret");
-  EXPECT_EQ(supervisor_.MakeRegister().held_size(), 2);
-  EXPECT_EQ(supervisor_.MakeRegister().incarnation(), 0) << "a new process";
+  EXPECT_EQ(supervisor_.MakeRegister(now_).held_size(), 2);
+  EXPECT_EQ(supervisor_.MakeRegister(now_).incarnation(), 0) << "a new process";
   // It ended before anybody was told.
   supervisor_.OnExited(now_, {kJob, 1, 0}, kExit10);
   EXPECT_THAT(Words(supervisor_.OnTime(now_)), ElementsAre("clear 0"));
@@ -362,6 +383,69 @@ TEST_F(SupervisorTest, SlotIsRefusedUntilItsProcessHasEnded) {
   EXPECT_THAT(Hear(message), ElementsAre("refuse: CPU slot 0 still holds job job attempt 1 rank 0"));
   supervisor_.OnExited(now_, {kJob, 1, 0}, kExit10);
   EXPECT_THAT(Hear(message), ElementsAre("confirm"));
+}
+
+TEST_F(SupervisorTest, LeaseCountsFromWhenTheAnsweredMessageWasSentAndNothingElseRenewsIt) {
+  const struct {
+    const char* rule;
+    int sent_ms, answered_ms, launched_ms;  // sent 0: no heartbeat
+    bool starts;
+  } rows[] = {
+      {"15 s from when Register was sent", 0, 0, 14'999, true},
+      {"and not longer", 0, 0, 15'000, false},
+      {"15 s from when the heartbeat was sent", 10'000, 24'000, 24'999, true},
+      {"not from when its answer was read", 10'000, 24'000, 25'000, false},
+      {"also one that had lapsed meanwhile", 10'000, 20'000, 21'000, true},
+      {"an answer that is too old renews nothing", 1'000, 60'000, 60'001, false},
+  };
+  for (const auto& row : rows) {
+    SCOPED_TRACE(row.rule);
+    now_ = begin_;
+    Fresh();
+    if (row.sent_ms > 0) {
+      const std::int64_t sequence = supervisor_.MakeHeartbeat(begin_ + milliseconds(row.sent_ms)).sequence();
+      supervisor_.MakeHeartbeat(begin_ + milliseconds(row.sent_ms + 2000));  // not answered
+      now_ = begin_ + milliseconds(row.answered_ms);
+      Answer(sequence);
+      Stop(10);
+    }
+    now_ = begin_ + milliseconds(row.launched_ms);
+    const std::vector<std::string> started{"start 0", "start 1"}, not_started{"rejoin"};
+    EXPECT_EQ(Hear(LaunchOfTwo()), row.starts ? started : not_started);
+  }
+}
+
+TEST_F(SupervisorTest, LeaseStretchesWithTheHeartbeats) {
+  Fresh(10'000);
+  now_ = begin_ + milliseconds(74'999);
+  EXPECT_THAT(Hear(LaunchOfTwo()), ElementsAre("start 0", "start 1"));
+  now_ = begin_;
+  Fresh(10'000);
+  Answer(supervisor_.MakeHeartbeat(now_).sequence(), 2000);
+  now_ = begin_ + milliseconds(15'000);
+  EXPECT_THAT(Hear(LaunchOfTwo()), ElementsAre("rejoin"));
+}
+
+TEST_F(SupervisorTest, WithoutItsLeaseAWorkerStartsNothingUntilItHasRegisteredAgain) {
+  now_ = begin_ + std::chrono::minutes(3);  // frozen; what follows lay in its socket
+  EXPECT_THAT(Hear(LaunchOfTwo()), ElementsAre("rejoin"));
+  v1::ConnectResponse prepare;
+  prepare.mutable_prepare()->set_data_root("images");
+  EXPECT_THAT(Hear(prepare), IsEmpty()) << "neither confirmed nor refused, and said once that it wants to register";
+  EXPECT_TRUE(supervisor_.empty());
+  Register();
+  EXPECT_THAT(Hear(prepare), ElementsAre("confirm"));
+  LaunchTwo(true);
+}
+
+TEST_F(SupervisorTest, RanksThatRunAreNotTouchedByALapsedLease) {
+  LaunchTwo(true);
+  now_ = begin_ + milliseconds(20'000);
+  v1::ConnectResponse other = LaunchOfTwo();
+  other.mutable_launch()->set_job_id("other");
+  EXPECT_THAT(Hear(other), ElementsAre("rejoin"));
+  EXPECT_THAT(At(milliseconds(25'000)), IsEmpty());
+  EXPECT_THAT(Stop(100), ElementsAre("stop 0", "stop 1")) << "to end needs no lease";
 }
 
 TEST_F(SupervisorTest, NothingIsToldWithoutAStreamAndEverythingKeptAfterWelcome) {

@@ -131,14 +131,14 @@ void Agent::SetOutlet(ToCoordinator outlet) {
   for (auto& [id, done] : lost) done(Refused("the coordinator is away"));
 }
 
-v1::Register Agent::MakeRegister() const {
+v1::Register Agent::MakeRegister() {
   const std::lock_guard lock(mutex_);
-  return supervisor_.MakeRegister();
+  return supervisor_.MakeRegister(Now());
 }
 
 v1::Heartbeat Agent::MakeHeartbeat() {
   const std::lock_guard lock(mutex_);
-  return supervisor_.MakeHeartbeat();
+  return supervisor_.MakeHeartbeat(Now());
 }
 
 void Agent::ForgetIncarnation() {
@@ -146,16 +146,19 @@ void Agent::ForgetIncarnation() {
   supervisor_.ForgetIncarnation();
 }
 
-void Agent::OnMessage(const v1::ConnectResponse& message) {
-  if (message.has_read_log()) return OnReadLog(message.read_log());
-  if (message.has_probe()) return OnProbe(message.probe());
-  if (message.has_store_reply()) return OnStoreReply(message.store_reply());
+bool Agent::OnMessage(const v1::ConnectResponse& message) {
+  if (message.has_read_log()) return OnReadLog(message.read_log()), true;
+  if (message.has_probe()) return OnProbe(message.probe()), true;
+  if (message.has_store_reply()) return OnStoreReply(message.store_reply()), true;
+  bool rejoin = false;
   {
     const std::lock_guard lock(mutex_);
     Perform(supervisor_.OnMessage(Now(), message));
+    rejoin = std::exchange(rejoin_, false);
   }
   changed_.notify_all();
   Wake();
+  return !rejoin;
 }
 
 void Agent::OnStoreReply(const v1::StoreReply& reply) {
@@ -305,6 +308,7 @@ void Agent::Perform(worker::Effects effects) {
                    },
                    [&](worker::Dump& dump) { DumpThreads(dump.pid, LogPath(dump.key)); },
                    [&](worker::Clear& clear) { Clear(clear.key); },
+                   [&](worker::Rejoin&) { rejoin_ = true; },
                    [&](worker::Log& log) {
                      static constexpr spdlog::level::level_enum kLevels[] = {spdlog::level::info, spdlog::level::warn,
                                                                              spdlog::level::err};

@@ -61,9 +61,10 @@ class Agent {
   // ---- the coordinator's stream ----
   // Nothing is sent before Welcome was handled: what is kept goes first, in order.
   void SetOutlet(ToCoordinator outlet);
-  v1::Register MakeRegister() const;
+  v1::Register MakeRegister();
   v1::Heartbeat MakeHeartbeat();
-  void OnMessage(const v1::ConnectResponse& message);
+  // False: the lease had lapsed when it was told to start ranks. Close the stream and register on a new one.
+  bool OnMessage(const v1::ConnectResponse& message);
   // The coordinator denied this incarnation: register as a new process next time.
   void ForgetIncarnation();
 
@@ -115,6 +116,7 @@ class Agent {
   std::map<std::int64_t, std::function<void(v1::StoreReply)>> store_calls_;
   std::int64_t next_call_ = 1;
   bool quit_ = false;
+  bool rejoin_ = false;      // of the message being handled
   bool cap_warned_ = false;  // watcher only
   int wake_ = -1;            // eventfd of the watcher
   std::thread watcher_;

@@ -79,6 +79,7 @@ grpc::Status CoordinatorStream::Serve() {
   *first.mutable_register_() = agent_.MakeRegister();
   v1::ConnectResponse message;
   std::thread writer;
+  bool lapsed = false;
   if (stream->Write(first) && stream->Read(&message) && message.has_welcome()) {
     spdlog::info("registered at {} with incarnation {}", address_, message.welcome().incarnation());
     {
@@ -94,8 +95,8 @@ grpc::Status CoordinatorStream::Serve() {
         const std::lock_guard lock(mutex_);
         heartbeat_ms_ = std::max(every, 100);
       }
-      agent_.OnMessage(message);
-    } while (stream->Read(&message));
+      lapsed = !agent_.OnMessage(message);
+    } while (!lapsed && stream->Read(&message));
     agent_.SetOutlet(nullptr);
   }
   {
@@ -106,6 +107,7 @@ grpc::Status CoordinatorStream::Serve() {
   context.TryCancel();
   if (writer.joinable()) writer.join();
   grpc::Status status = stream->Finish();
+  if (lapsed) status = {grpc::StatusCode::CANCELLED, "this worker's lease had lapsed"};
   const std::lock_guard lock(mutex_);
   context_ = nullptr;
   return status;

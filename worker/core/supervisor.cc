@@ -38,10 +38,11 @@ std::string Text(const Key& key) {
 
 void Supervisor::OnStream(bool open) {
   open_ = open;
-  welcomed_ = false;
+  welcomed_ = rejoining_ = false;
 }
 
-v1::Register Supervisor::MakeRegister() const {
+v1::Register Supervisor::MakeRegister(TimePoint now) {
+  lease_.RegisterSent(now);
   v1::Register message;
   message.set_node(offer_.node);
   message.set_boot_id(offer_.boot_id);
@@ -62,22 +63,30 @@ v1::Register Supervisor::MakeRegister() const {
   return message;
 }
 
-v1::Heartbeat Supervisor::MakeHeartbeat() {
+v1::Heartbeat Supervisor::MakeHeartbeat(TimePoint now) {
+  lease_.HeartbeatSent(now, heartbeat_ + 1);
   v1::Heartbeat message;
   message.set_sequence(++heartbeat_);
   return message;
 }
 
 Effects Supervisor::OnMessage(TimePoint now, const v1::ConnectResponse& message) {
+  if (Planted(Plant::kOneWayRenewal)) {
+    lease_.RegisterSent(now);
+    lease_.Welcomed(0);
+  }
   switch (message.message_case()) {
     case v1::ConnectResponse::kWelcome:
       OnWelcome(now, message.welcome());
       break;
+    case v1::ConnectResponse::kHeartbeat:
+      lease_.Answered(message.heartbeat().sequence(), message.heartbeat().heartbeat_ms());
+      break;
     case v1::ConnectResponse::kPrepare:
-      OnPrepare(message.prepare());
+      if (MayStart(now)) OnPrepare(message.prepare());
       break;
     case v1::ConnectResponse::kLaunch:
-      OnLaunch(message.launch());
+      if (MayStart(now)) OnLaunch(message.launch());
       break;
     case v1::ConnectResponse::kAck:
       OnAck(now, message.ack());
@@ -96,7 +105,17 @@ Effects Supervisor::OnMessage(TimePoint now, const v1::ConnectResponse& message)
   return Take();
 }
 
+bool Supervisor::MayStart(TimePoint now) {
+  if (lease_.Holds(now)) return true;
+  if (std::exchange(rejoining_, true)) return false;
+  Logs(Log::Level::kWarning,
+       "told to start ranks, but the lease has lapsed: the coordinator may have given this node up; registering again");
+  effects_.push_back(Rejoin{});
+  return false;
+}
+
 void Supervisor::OnWelcome(TimePoint now, const v1::Welcome& welcome) {
+  lease_.Welcomed(welcome.heartbeat_ms());
   incarnation_ = welcome.incarnation();
   welcomed_ = open_;
   for (auto& [key, rank] : ranks_) {

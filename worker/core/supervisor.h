@@ -4,6 +4,9 @@
 // and tells the coordinator. Pure: time and events come in, effects go out as data and are performed in their order by
 // the shell (worker/agent/agent.h), or by a simulation. Not thread-safe: its owner guards it.
 //
+// With a lapsed lease (lease.h) it starts nothing: it wants to register again, and the coordinator says again what it
+// still wants. Ranks that run are not touched.
+//
 // How a rank is ended. Stop: the rank is told, gets SIGTERM (the same wish) 40 s before the deadline, at once if the
 // grace is shorter, and SIGKILL at it. Abort and fence: told, SIGKILL after 1 s; at once when it is not connected.
 // SIGKILL is for the process group and repeated each second until the process is gone.
@@ -25,6 +28,7 @@
 #include "vicreg/v1/rank_service.pb.h"
 #include "vicreg/v1/worker_service.pb.h"
 #include "worker/core/hang.h"
+#include "worker/core/lease.h"
 #include "worker/core/report_buffer.h"
 
 namespace vicreg::worker {
@@ -84,11 +88,13 @@ struct Dump {
 struct Clear {
   Key key;
 };
+// Give up the coordinator's stream and register on a new one.
+struct Rejoin {};
 struct Log {
   enum class Level { kInfo, kWarning, kError } level;
   std::string sentence;
 };
-using Effect = std::variant<Tell, Say, ReadOn, Start, Signal, Dump, Clear, Log>;
+using Effect = std::variant<Tell, Say, ReadOn, Start, Signal, Dump, Clear, Rejoin, Log>;
 using Effects = std::vector<Effect>;
 
 // Between asking a rank to leave at once and SIGKILL: peers must be gone within 2 s of a rank's death.
@@ -101,9 +107,10 @@ class Supervisor {
   // ---- the coordinator's stream ----
   // A new stream, or none. Nothing is told before Welcome was handled: what is kept goes first, in order.
   void OnStream(bool open);
-  v1::Register MakeRegister() const;
-  v1::Heartbeat MakeHeartbeat();
-  // Welcome, Prepare, Launch, Stop, Abort and acknowledgements; others are not for it.
+  // To be sent now.
+  v1::Register MakeRegister(TimePoint now);
+  v1::Heartbeat MakeHeartbeat(TimePoint now);
+  // Welcome, heartbeats' answers, Prepare, Launch, Stop, Abort and acknowledgements; others are not for it.
   Effects OnMessage(TimePoint now, const v1::ConnectResponse& message);
   // The coordinator denied this incarnation: register as a new process next time.
   void ForgetIncarnation() { incarnation_ = 0; }
@@ -176,6 +183,8 @@ class Supervisor {
     bool forgotten() const { return cleared && exit_reported && reports.empty(); }
   };
 
+  // Does the lease hold? If not it has to be renewed first.
+  bool MayStart(TimePoint now);
   void OnWelcome(TimePoint now, const v1::Welcome& welcome);
   void OnPrepare(const v1::Prepare& prepare);
   void OnLaunch(const v1::Launch& launch);
@@ -207,6 +216,8 @@ class Supervisor {
   std::int64_t incarnation_ = 0, heartbeat_ = 0;
   bool open_ = false, welcomed_ = false;  // the second implies the first
   bool stopping_ = false;
+  Lease lease_;
+  bool rejoining_ = false;  // on this stream
   std::map<Key, Rank> ranks_;
   std::optional<TimePoint> looked_;  // when OnTime was called last
   Effects effects_;                  // of the event being handled
