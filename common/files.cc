@@ -13,6 +13,9 @@
 namespace vicreg {
 namespace {
 
+// Seconds on the slowest storage anybody trains on.
+constexpr std::size_t kPart = std::size_t{32} << 20;
+
 class Fd {
  public:
   explicit Fd(int fd) : fd_(fd) {}
@@ -78,12 +81,19 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
   }
 }
 
-absl::Status WriteFileAtomically(const std::string& path, std::string_view bytes, unsigned mode) {
+absl::Status WriteFileAtomically(const std::string& path, std::string_view bytes, unsigned mode,
+                                 const std::function<void(std::size_t)>& wrote) {
   const std::string temporary = path + ".tmp";
   Fd fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode));
   if (fd.get() < 0) return ErrnoStatus(errno, "create", temporary);
-  absl::Status status = WriteAll(fd.get(), bytes, temporary);
-  if (status.ok() && fsync(fd.get()) != 0) status = ErrnoStatus(errno, "sync", temporary);
+  absl::Status status;
+  do {
+    const std::string_view part = bytes.substr(0, wrote ? kPart : bytes.size());
+    status = WriteAll(fd.get(), part, temporary);
+    if (status.ok() && fsync(fd.get()) != 0) status = ErrnoStatus(errno, "sync", temporary);
+    if (status.ok() && wrote) wrote(part.size());
+    bytes.remove_prefix(part.size());
+  } while (status.ok() && !bytes.empty());
   if (close(fd.release()) != 0 && status.ok()) status = ErrnoStatus(errno, "close", temporary);
   if (status.ok() && rename(temporary.c_str(), path.c_str()) != 0) status = ErrnoStatus(errno, "rename to", path);
   if (!status.ok()) {

@@ -3,6 +3,7 @@
 // Files the control plane owns. Every error names the path and the system's reason; ResourceExhausted: disk full;
 // PermissionDenied: may not; NotFound: no such file; Internal: anything else.
 
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -16,8 +17,9 @@ absl::Status ErrnoStatus(int error, std::string_view action, std::string_view pa
 absl::StatusOr<std::string> ReadFile(const std::string& path);
 
 // Readers see the old bytes or the new ones, also after a power cut: temporary file, fsync, rename, fsync of the
-// folder.
-absl::Status WriteFileAtomically(const std::string& path, std::string_view bytes, unsigned mode = 0600);
+// folder. With `wrote` large files are written and synced in parts, and it is told the bytes of each.
+absl::Status WriteFileAtomically(const std::string& path, std::string_view bytes, unsigned mode = 0600,
+                                 const std::function<void(std::size_t)>& wrote = nullptr);
 
 // Makes the folder and its parents (0700). OK when it exists.
 absl::Status MakeFolders(const std::string& path);

@@ -137,6 +137,21 @@ TEST(WriteFile, ReplacesTheWholeFileAndLeavesNothingBeside) {
   EXPECT_THAT(Names(folder.path()), ElementsAre("a"));
 }
 
+TEST(WriteFile, SaysWhatOfALargeFileIsDurableWhileItIsWritten) {
+  const Folder folder;
+  const std::string bytes(std::size_t{70} << 20, 'x');
+  std::size_t wrote = 0;
+  int parts = 0;
+  ASSERT_TRUE(WriteFileAtomically(folder / "a", bytes, 0600, [&](std::size_t part) {
+                EXPECT_FALSE(std::filesystem::exists(folder / "a")) << "half of it can be read";
+                wrote += part;
+                ++parts;
+              }).ok());
+  EXPECT_EQ(wrote, bytes.size());
+  EXPECT_EQ(parts, 3);
+  EXPECT_EQ(*ReadFile(folder / "a"), bytes);
+}
+
 TEST(WriteFile, ReadersSeeTheOldBytesOrTheNew) {
   const Folder folder;
   const std::string path = folder / "a";

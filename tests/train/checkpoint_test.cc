@@ -113,6 +113,14 @@ TEST_F(CheckpointTest, RoundTrip) {
   EXPECT_FALSE(fs::exists(root_ + "/" + saved_.path + ".tmp"));
 }
 
+TEST_F(CheckpointTest, TellsTheBytesAsTheyAreWritten) {
+  Progress progress;
+  const SavedCheckpoint saved =
+      SaveCheckpoint(root_, {"default", "job", 1, 41, "recipe"}, Tensors(0), Tensors(50), &progress);
+  EXPECT_EQ(progress.Look().written_bytes,
+            saved.bytes + static_cast<std::int64_t>(fs::file_size(root_ + "/" + saved.path + "/manifest.json")));
+}
+
 TEST_F(CheckpointTest, RefusesAnotherHashStepRecipeOrShape) {
   EXPECT_EQ(Reason(std::string(64, '0')), ExitReason::kNoValidCheckpoint);
   EXPECT_EQ(Reason(saved_.hash, 41), ExitReason::kNoValidCheckpoint);

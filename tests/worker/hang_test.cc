@@ -75,11 +75,13 @@ TEST(ProgressWatch, EachPhaseHasItsOwnBudgetHoweverFastStepsAre) {
 
 TEST(ProgressWatch, LifeAloneIsNoProgressAndEveryKindOfWorkIs) {
   const v1::Progress same = At(Phase::PHASE_STEP, 100);
-  v1::Progress batch = same, collective = same, phase = same;
+  v1::Progress batch = same, collective = same, phase = same, bytes = same;
+  bytes.set_written_bytes(1);
   batch.set_units(101);
   collective.set_collectives(1);
   phase.set_phase(Phase::PHASE_EVALUATION);
-  for (const auto& [moved, progress] : {std::pair{false, same}, {true, batch}, {true, collective}, {true, phase}}) {
+  for (const auto& [moved, progress] :
+       {std::pair{false, same}, {true, batch}, {true, collective}, {true, phase}, {true, bytes}}) {
     ProgressWatch watch = Stepping(100);
     watch.OnProgress(kBegin + milliseconds(9000), progress);
     EXPECT_EQ(watch.StandsStill(kBegin + milliseconds(9000)), milliseconds(moved ? 0 : 9000));

@@ -49,8 +49,7 @@ class SupervisorTest : public testing::Test {
 
   // A worker without ranks that registers and is welcomed now.
   void Fresh(int heartbeat_ms = 2000) {
-    supervisor_ =
-        Supervisor({"here", "boot", "build", "/artifacts", 4, 1, {"GPU-0"}, {{"images", "/data"}}, {}});
+    supervisor_ = Supervisor({"here", "boot", "build", "/artifacts", 4, 1, {"GPU-0"}, {{"images", "/data"}}, {}});
     Register(heartbeat_ms);
   }
   void Register(int heartbeat_ms = 2000) {
@@ -127,6 +126,13 @@ class SupervisorTest : public testing::Test {
     progress.set_waits_for_peers(waits);
     supervisor_.OnProgress(now_, {kJob, 1, rank}, progress);
   }
+  // Rank `rank` writes a checkpoint, `bytes` so far.
+  void Saves(int rank, std::int64_t bytes) {
+    v1::Progress progress;
+    progress.set_phase(v1::Progress::PHASE_CHECKPOINT);
+    progress.set_written_bytes(bytes);
+    supervisor_.OnProgress(now_, {kJob, 1, rank}, progress);
+  }
   // Rank `rank` has nothing left to do.
   void Leaves(int rank) {
     v1::Progress progress;
@@ -197,6 +203,72 @@ TEST_F(SupervisorTest, StopIsToldThenTermed40SecondsAheadThenKilledEachSecond) {
   EXPECT_THAT(At(milliseconds(120'000)), ElementsAre("SIGKILL 100", "SIGKILL 101"));
   EXPECT_THAT(At(milliseconds(120'999)), IsEmpty());
   EXPECT_THAT(At(milliseconds(121'000)), ElementsAre("SIGKILL 100", "SIGKILL 101"));
+}
+
+TEST_F(SupervisorTest, StopWaitsForACheckpointWhoseBytesAdvanceButNotLongerThanTenMinutes) {
+  const struct {
+    const char* rule;
+    bool writes;  // bytes advance to the end
+    double grace_seconds;
+    int killed_ms;  // after Stop
+  } rows[] = {
+      {"nothing is written: the deadline counts", false, 30, 30'000},
+      {"ten minutes beyond it", true, 30, 630'000},
+      {"without grace there is nothing to put off", true, 0, 0},
+  };
+  for (const auto& row : rows) {
+    SCOPED_TRACE(row.rule);
+    now_ = begin_;
+    Fresh();
+    LaunchTwo(true);
+    Stop(row.grace_seconds);
+    std::vector<std::string> done;
+    int ms = 0;
+    for (; done.empty() && ms < 1'000'000; ms += 1000) {
+      now_ = begin_ + milliseconds(ms);
+      Saves(0, row.writes ? ms + 1 : 1);
+      std::vector<std::string> now = At(milliseconds(ms));
+      std::erase_if(now, [](const std::string& word) { return word.rfind("SIGTERM", 0) == 0; });
+      done = now;
+    }
+    EXPECT_THAT(done, ElementsAre("SIGKILL 100", "SIGKILL 101")) << "its peer with it, not before";
+    EXPECT_EQ(ms - 1000, row.killed_ms);
+  }
+}
+
+TEST_F(SupervisorTest, StopIsOverTenSecondsAfterTheLastByteAndAtOnceByAnAbort) {
+  LaunchTwo(true);
+  Stop(30);
+  At(milliseconds(0));
+  now_ = begin_ + milliseconds(25'000);
+  Saves(0, 1'000'000);
+  EXPECT_THAT(At(milliseconds(30'000)), IsEmpty());
+  EXPECT_EQ(Next(), milliseconds(40'000));
+  EXPECT_THAT(At(milliseconds(40'000)), ElementsAre("SIGKILL 100", "SIGKILL 101"));
+  now_ = begin_;
+  Fresh();
+  LaunchTwo(true);
+  Stop(30);
+  At(milliseconds(0));
+  now_ = begin_ + milliseconds(29'000);
+  Saves(0, 1'000'000);
+  Abort();
+  EXPECT_THAT(At(milliseconds(30'000)), ElementsAre("SIGKILL 100", "SIGKILL 101"));
+}
+
+TEST_F(SupervisorTest, StopThatIsRepeatedDoesNotPutItsEndOffFurther) {
+  LaunchTwo(true);
+  Stop(30);
+  std::vector<std::string> done;
+  int ms = 0;
+  for (; done.empty() && ms < 1'000'000; ms += 1000) {
+    now_ = begin_ + milliseconds(ms);
+    Saves(0, ms + 1);
+    if (ms > 30'000 && ms % 60'000 == 0) Stop(10);  // its stream broke
+    done = At(milliseconds(ms));
+    std::erase_if(done, [](const std::string& word) { return word.rfind("SIGTERM", 0) == 0; });
+  }
+  EXPECT_EQ(ms - 1000, 630'000);
 }
 
 TEST_F(SupervisorTest, AbortKillsAfterASecondAndAtOnceWhoCannotHear) {

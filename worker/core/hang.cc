@@ -36,6 +36,7 @@ void ProgressWatch::Begin(TimePoint now) {
 
 void ProgressWatch::OnProgress(TimePoint now, const v1::Progress& progress) {
   heard_ = now;
+  if (progress.written_bytes() > newest_.written_bytes()) moved_ = wrote_ = now;
   if (progress.phase() != newest_.phase() || progress.step() != newest_.step() || progress.units() != newest_.units() ||
       progress.collectives() != newest_.collectives())
     moved_ = now;

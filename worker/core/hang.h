@@ -1,7 +1,7 @@
 #pragma once
 
 // Does a rank stand still, and which one is to blame? A rank proves that it moves by steps, evaluation batches,
-// checkpoints and collectives, never by mere life. Pure.
+// checkpoints, their bytes and collectives, never by mere life. Pure.
 //
 // How long it may stand still: until 20 steps are known, 600 s to set up, 180 s for a step or an evaluation batch,
 // 420 s for a checkpoint, 180 s to leave once nothing it said waits for the coordinator; then, for steps, max(2 p99,
@@ -46,6 +46,10 @@ class ProgressWatch {
   // In its present phase.
   std::chrono::milliseconds Limit() const;
   TimePoint Deadline() const;
+  // Of a checkpoint, within the last `while_ago`.
+  bool Wrote(TimePoint now, std::chrono::milliseconds while_ago) const {
+    return newest_.phase() == v1::Progress::PHASE_CHECKPOINT && wrote_ != TimePoint{} && now - wrote_ <= while_ago;
+  }
   // Training is over, and how it ended is known to it.
   bool Leaves() const { return newest_.phase() == v1::Progress::PHASE_LEAVING; }
   bool Silent(TimePoint now) const { return now - heard_ >= options_.silent; }
@@ -60,7 +64,7 @@ class ProgressWatch {
   HangOptions options_;
   bool begun_ = false;
   v1::Progress newest_;
-  TimePoint moved_{}, heard_{};
+  TimePoint moved_{}, heard_{}, wrote_{};
   std::int64_t steps_ = 0;                         // seen finished
   std::deque<std::chrono::milliseconds> longest_;  // of steps, one of each report, newest last
 };

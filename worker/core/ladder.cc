@@ -31,7 +31,15 @@ void Supervisor::Command(TimePoint now, const Key& key, Rank& rank, v1::Command:
                          milliseconds kill_after) {
   if (rank.wait_status) return;
   if (!Planted(Plant::kNeverKilled)) rank.kill_at = std::min(rank.kill_at, now + kill_after);
-  if (kind == v1::Command::KIND_STOP) rank.term_at = std::max(now, rank.kill_at - kTermLead);
+  if (kind == v1::Command::KIND_STOP) {
+    rank.term_at = std::max(now, rank.kill_at - kTermLead);
+    // Not of one without grace, and not longer than this worker itself stays.
+    const bool may_be_put_off = kill_after > milliseconds{} && !stopping_;
+    rank.stop_by =
+        may_be_put_off ? std::optional(std::min(rank.stop_by.value_or(rank.kill_at), rank.kill_at)) : std::nullopt;
+  } else {
+    rank.stop_by.reset();
+  }
   rank.asked.emplace();
   rank.asked->set_kind(kind);
   rank.asked->set_cause(cause);
@@ -63,6 +71,10 @@ Effects Supervisor::OnTime(TimePoint now) {
       effects_.push_back(Signal{key, rank.pid, SIGTERM, false});
       rank.term_at = TimePoint::max();
     }
+    if (rank.kill_at <= now && IsPutOff(now, key, rank)) {
+      rank.kill_at = std::min(now + kPutOff, *rank.stop_by + kMostPutOff);
+      Logs(Log::Level::kInfo, Text(key) + ": its grace is over, and its checkpoint still being written: it gets more");
+    }
     if (rank.kill_at <= now) {
       Logs(Log::Level::kWarning, Text(key) + ": killing process " + std::to_string(rank.pid));
       effects_.push_back(Signal{key, rank.pid, SIGKILL, true});
@@ -86,6 +98,15 @@ TimePoint Supervisor::NextTimer() const {
                                             : TimePoint{});
   }
   return next;
+}
+
+bool Supervisor::IsPutOff(TimePoint now, const Key& key, const Rank& rank) const {
+  if (rank.killed || !rank.stop_by || now >= *rank.stop_by + kMostPutOff) return false;
+  // A peer that was killed would take along the one that writes.
+  return std::any_of(ranks_.begin(), ranks_.end(), [&](const auto& other) {
+    return std::get<0>(other.first) == std::get<0>(key) && std::get<1>(other.first) == std::get<1>(key) &&
+           !other.second.wait_status && other.second.watch.Wrote(now, kPutOff);
+  });
 }
 
 void Supervisor::EndHung(TimePoint now) {

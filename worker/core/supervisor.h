@@ -8,8 +8,9 @@
 // still wants. Ranks that run are not touched.
 //
 // How a rank is ended. Stop: the rank is told, gets SIGTERM (the same wish) 40 s before the deadline, at once if the
-// grace is shorter, and SIGKILL at it. Abort and fence: told, SIGKILL after 1 s; at once when it is not connected.
-// SIGKILL is for the process group and repeated each second until the process is gone.
+// grace is shorter, and SIGKILL at it; while bytes of the checkpoint it writes advance the deadline is put off, by 10
+// min at most. Abort and fence: told, SIGKILL after 1 s; at once when it is not connected. SIGKILL is for the process
+// group and repeated each second until the process is gone.
 //
 // A rank that stands still (hang.h) has its stacks saved, is ended as by Abort and reported as HUNG; its peers are
 // aborted with it. One that has said how it ends, and then does not, is ended too, but its words count: what it had to
@@ -97,6 +98,10 @@ struct Log {
 using Effect = std::variant<Tell, Say, ReadOn, Start, Signal, Dump, Clear, Rejoin, Log>;
 using Effects = std::vector<Effect>;
 
+// A stop that is due while a checkpoint is being written: bytes must have advanced within so long, it is put off by so
+// much each time, and by no more than the second beyond its deadline.
+inline constexpr std::chrono::milliseconds kPutOff{10'000}, kMostPutOff{600'000};
+
 // Between asking a rank to leave at once and SIGKILL: peers must be gone within 2 s of a rank's death.
 inline constexpr std::chrono::milliseconds kAbortGrace{1000};
 
@@ -170,6 +175,7 @@ class Supervisor {
     std::optional<int> wait_status;     // the process has ended
     TimePoint finalize_at{};            // of an ended one: no longer wait for its stream
     TimePoint term_at = TimePoint::max(), kill_at = TimePoint::max();
+    std::optional<TimePoint> stop_by;  // of a planned stop that may be put off: its deadline without that
     ProgressWatch watch;
     std::string hung;     // why it was declared so; empty: it was not
     bool killed = false;  // by us
@@ -197,6 +203,8 @@ class Supervisor {
   void Fence(TimePoint now, const Key& key, Rank& rank);
   void Report(const Key& key, Rank& rank, v1::RankReport report, std::int64_t rank_sequence);
   void ReportNotStarted(const Key& key, Rank& rank, const std::string& why);
+  // A planned stop is due: may its ranks go on for a while?
+  bool IsPutOff(TimePoint now, const Key& key, const Rank& rank) const;
   void EndHung(TimePoint now);
   void DeclareHung(TimePoint now, const Key& key, Rank& rank);
   void AbortPeers(TimePoint now, const Key& gone, const std::string& cause);

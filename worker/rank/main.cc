@@ -84,6 +84,7 @@ v1::Progress Where() {
   out.set_step(seen.step);
   out.set_units(seen.units);
   out.set_collectives(seen.collectives);
+  out.set_written_bytes(seen.written_bytes);
   out.set_waits_for_peers(seen.waits_for_peers);
   out.set_slowest_ms(static_cast<std::int32_t>(std::min<std::int64_t>(seen.slowest.count(), 86'400'000)));
   return out;

@@ -23,6 +23,7 @@ class Progress {
     std::int64_t units = 0;               // finished steps, evaluation batches and checkpoints since the start
     std::int64_t collectives = 0;         // begun
     bool waits_for_peers = false;         // the training thread is inside a collective
+    std::int64_t written_bytes = 0;       // of checkpoints and exports, synced
     std::chrono::milliseconds slowest{};  // of the units of `phase` that ended since the last look
   };
 
@@ -45,6 +46,11 @@ class Progress {
   void Done() {
     const std::lock_guard lock(mutex_);
     ++seen_.units;
+  }
+
+  void Wrote(std::size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    seen_.written_bytes += static_cast<std::int64_t>(bytes);
   }
 
   Seen Look() {

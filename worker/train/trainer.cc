@@ -218,7 +218,7 @@ class Training {
     if (!lead()) return;
     Enter(Progress::Phase::kCheckpoint);
     const SavedCheckpoint saved =
-        SaveCheckpoint(context_.artifact_root, Id(), learner_->model(), learner_->optimizer_state());
+        SaveCheckpoint(context_.artifact_root, Id(), learner_->model(), learner_->optimizer_state(), context_.progress);
     observer_.OnCheckpoint({step, saved.path, saved.hash, saved.bytes});
     Done();
     // Only this attempt's own older ones; the one it resumed from stays until the coordinator no longer needs it. While
@@ -235,7 +235,7 @@ class Training {
     phase = "export";
     if (!lead()) return;
     Enter(Progress::Phase::kCheckpoint);
-    observer_.OnExport(SaveExport(context_.artifact_root, Id(), learner_->model(), recipe_));
+    observer_.OnExport(SaveExport(context_.artifact_root, Id(), learner_->model(), recipe_, context_.progress));
   }
 
   const recipe::Recipe& recipe_;

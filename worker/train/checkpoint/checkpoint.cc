@@ -31,12 +31,15 @@ void Check(const absl::Status& status) {
 }
 
 // All files appear together: temporary folder, then one rename, each step synced.
-void PublishFolder(const fs::path& target, const Files& files) {
+void PublishFolder(const fs::path& target, const Files& files, Progress* progress) {
   const fs::path temporary = target.string() + ".tmp";
   std::error_code error;
   fs::remove_all(temporary, error);
   Check(MakeFolders(temporary));
-  for (const auto& [name, bytes] : files) Check(WriteFileAtomically(temporary / name, bytes));
+  const auto wrote = [&](std::size_t bytes) {
+    if (progress != nullptr) progress->Wrote(bytes);
+  };
+  for (const auto& [name, bytes] : files) Check(WriteFileAtomically(temporary / name, bytes, 0600, wrote));
   fs::remove_all(target, error);  // of an earlier try of the same step
   if (rename(temporary.c_str(), target.c_str()) != 0) StorageError(ErrnoStatus(errno, "rename to", target.string()));
   const int parent = open(target.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -59,7 +62,7 @@ std::string ReadOrInvalid(const fs::path& root, const std::string& path, const s
 }  // namespace
 
 SavedCheckpoint SaveCheckpoint(const std::string& root, const CheckpointId& id, const std::vector<NamedTensor>& model,
-                               const std::vector<NamedTensor>& optimizer) {
+                               const std::vector<NamedTensor>& optimizer, Progress* progress) {
   Files files;
   files["model.safetensors"] = SafetensorsBytes(model);
   files["optimizer.safetensors"] = SafetensorsBytes(optimizer);
@@ -76,7 +79,7 @@ SavedCheckpoint SaveCheckpoint(const std::string& root, const CheckpointId& id, 
   files["manifest.json"] = manifest.dump(1);
   saved.hash = Sha256Hex(files["manifest.json"]);
   saved.path = id.project + "/" + id.job + "/a" + std::to_string(id.attempt) + "/step-" + std::to_string(id.step);
-  PublishFolder(fs::path(root) / saved.path, files);
+  PublishFolder(fs::path(root) / saved.path, files, progress);
   return saved;
 }
 
@@ -111,7 +114,7 @@ void LoadCheckpoint(const std::string& root, const std::string& path, const std:
 }
 
 std::string SaveExport(const std::string& root, const CheckpointId& id, const std::vector<NamedTensor>& model,
-                       const recipe::Recipe& recipe) {
+                       const recipe::Recipe& recipe, Progress* progress) {
   Files files;
   Json hashes = Json::object();
   for (const recipe::Branch& branch : recipe::Networks(recipe)) {
@@ -124,7 +127,7 @@ std::string SaveExport(const std::string& root, const CheckpointId& id, const st
                       {"files", hashes},   {"recipe", Json::parse(recipe::Serialize(recipe))}};
   files["export.json"] = facts.dump(1) + "\n";
   const std::string path = id.project + "/" + id.job + "/export";
-  PublishFolder(fs::path(root) / path, files);
+  PublishFolder(fs::path(root) / path, files, progress);
   return path;
 }
 

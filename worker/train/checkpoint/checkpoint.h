@@ -9,6 +9,7 @@
 
 #include "common/recipe/recipe.h"
 #include "worker/train/model/parameters.h"
+#include "worker/train/progress.h"
 
 namespace vicreg::train {
 
@@ -26,9 +27,10 @@ struct SavedCheckpoint {
 };
 
 // Writes <root>/<project>/<job>/a<attempt>/step-<n>: temporary folder, fsync of files and folder, rename, fsync of the
-// parent. RankError(kStorage) naming the path when the disk is full or not writable.
+// parent. RankError(kStorage) naming the path when the disk is full or not writable. `progress`, which may be null, is
+// told the bytes as they become durable.
 SavedCheckpoint SaveCheckpoint(const std::string& root, const CheckpointId& id, const std::vector<NamedTensor>& model,
-                               const std::vector<NamedTensor>& optimizer);
+                               const std::vector<NamedTensor>& optimizer, Progress* progress = nullptr);
 
 // Verifies the manifest against `hash`, every file against the manifest and the recipe hash, then copies into the given
 // tensors. RankError(kNoValidCheckpoint) naming file, expected and found.
@@ -39,7 +41,7 @@ void LoadCheckpoint(const std::string& root, const std::string& path, const std:
 // Writes <root>/<project>/<job>/export: for every network of the recipe its encoder (recipe::EncoderFile), and
 // export.json, which says what they are and their hashes. Atomically; returns the folder's relative path.
 std::string SaveExport(const std::string& root, const CheckpointId& id, const std::vector<NamedTensor>& model,
-                       const recipe::Recipe& recipe);
+                       const recipe::Recipe& recipe, Progress* progress = nullptr);
 
 // Removes a checkpoint folder beneath root; absent is fine.
 void RemoveCheckpoint(const std::string& root, const std::string& path);
