@@ -51,6 +51,7 @@ enum class Plant {
   kNeverKilled,
   kLeavingUnlimited,
   kOneWayRenewal,
+  kOrphansKept,
   kFencedLeftAlive,
   kLeftoversLeft,
 };

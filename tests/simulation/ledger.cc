@@ -333,6 +333,21 @@ void Ledger::CheckProcesses(const core::State& state) {
   outdated_ = std::move(outdated);
 }
 
+void Ledger::CheckOrphans() {
+  const TimePoint now = world_.events.now();
+  for (const auto& machine : world_.machines) {
+    if (machine->worker() == nullptr || machine->frozen()) continue;
+    const TimePoint alone_since = std::max(answered_[machine->name()], machine->runs_since());
+    if (now - alone_since < kOrphanGrace + kOrphanStop + seconds(20)) continue;
+    for (const auto& [pid, process] : machine->processes()) {
+      // One that has nothing left to do has its own patience.
+      if (process->alive() && !process->leaving() && now >= process->unkillable_until + seconds(5))
+        world_.Wrong(worker::Text(process->key()) + " trains on although no coordinator has answered its worker for " +
+                     std::to_string(std::chrono::duration_cast<seconds>(now - alone_since).count()) + " s");
+    }
+  }
+}
+
 // ---- the end ----
 
 void Ledger::CheckRows(const std::string& job_id, std::int64_t total) {

@@ -50,6 +50,8 @@ class Ledger {
 
   // Looked at now and then while everything works: processes that nobody wants must end.
   void CheckProcesses(const core::State& state);
+  // Also without a coordinator: nobody trains on for ever when none answers.
+  void CheckOrphans();
 
   // Everything has come to rest.
   void AtTheEnd(const core::State& state);

@@ -14,6 +14,9 @@ namespace {
 
 // Shorter than the real ones, as are the steps.
 constexpr worker::HangOptions kHang{.setup = milliseconds(100'000), .step = milliseconds(40'000)};
+constexpr worker::OrphanOptions kOrphans{.grace = kOrphanGrace, .stop_grace = kOrphanStop};
+// The agent looks each second.
+constexpr milliseconds kLook{4000};
 
 template <typename... F>
 struct Overloaded : F... {
@@ -26,7 +29,8 @@ Overloaded(F...) -> Overloaded<F...>;
 
 // ---- the worker ----
 
-Worker::Worker(World& world, Machine& machine) : world_(world), machine_(machine), supervisor_(machine.offer(), kHang) {
+Worker::Worker(World& world, Machine& machine)
+    : world_(world), machine_(machine), supervisor_(machine.offer(), kHang, kOrphans) {
   Adopt();
   machine_.AfterOfWorker(milliseconds(1), [this] { Connect(); });
 }
@@ -247,7 +251,8 @@ void Worker::Exited(const worker::Key& key, int pid, int wait_status) {
 
 void Worker::Turn() {
   Perform(supervisor_.OnTime(world_.events.now()));
-  const TimePoint next = supervisor_.NextTimer();
+  TimePoint next = supervisor_.NextTimer();
+  if (supervisor_.HasProcesses()) next = std::min(next, world_.events.now() + kLook);
   if (next == TimePoint::max()) return;
   const TimePoint at = std::max(next, world_.events.now() + milliseconds(1));
   if (at >= next_turn_ && next_turn_ > world_.events.now()) return;
@@ -264,6 +269,11 @@ void Worker::Turn() {
 Machine::Machine(World& world, std::string name, int slots, std::vector<std::string> roots,
                  std::vector<std::string> labels)
     : world_(world), name_(std::move(name)), slots_(slots), roots_(std::move(roots)), labels_(std::move(labels)) {}
+
+void Machine::FreezeUntil(TimePoint until) {
+  frozen_until_ = std::max(frozen_until_, until);
+  runs_since_ = std::max(runs_since_, frozen_until_);
+}
 
 void Machine::OnLaunchComes() {
   if (freeze_when_launched == microseconds{}) return;
@@ -326,6 +336,7 @@ void Machine::StartWorker() {
   if (worker_ || !up_) return;
   world_.Note(name_ + ": worker starts");
   worker_ = std::make_unique<Worker>(world_, *this);
+  runs_since_ = std::max(runs_since_, world_.events.now());
 }
 
 void Machine::KillWorker() {

@@ -18,6 +18,9 @@ namespace vicreg::simulation {
 struct World;
 class Machine;
 
+// Shorter than the real ones.
+inline constexpr milliseconds kOrphanGrace{60'000}, kOrphanStop{20'000};
+
 class Worker : public Stream::Client {
  public:
   Worker(World& world, Machine& machine);
@@ -75,8 +78,10 @@ class Machine {
   void KillWorker();
   void PowerOff();
   void PowerOn();
-  void FreezeUntil(TimePoint until) { frozen_until_ = std::max(frozen_until_, until); }
+  void FreezeUntil(TimePoint until);
   bool frozen() const;
+  // Since when its worker runs without having been killed or frozen.
+  TimePoint runs_since() const { return runs_since_; }
   // On the wire, not yet read.
   void OnLaunchComes();
 
@@ -110,7 +115,7 @@ class Machine {
   const std::vector<std::string> roots_, labels_;
   int boots_ = 1, next_pid_ = 100;
   bool up_ = true;
-  TimePoint frozen_until_{};
+  TimePoint frozen_until_{}, runs_since_{};
   Link link_;
   std::uint64_t power_ = 0, worker_life_ = 0;
   std::unique_ptr<Worker> worker_;

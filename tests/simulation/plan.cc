@@ -28,6 +28,7 @@ const char* Name(What what) {
                                        "cut down",
                                        "repeat",
                                        "coordinator kill",
+                                       "coordinator away",
                                        "kill before commit",
                                        "kill after commit",
                                        "kill in recovery",

@@ -36,6 +36,7 @@ enum class What {
   kRepeat,
   // coordinator
   kCoordinatorKill,
+  kCoordinatorAway,
   kKillBeforeCommit,
   kKillAfterCommit,
   kKillInRecovery,

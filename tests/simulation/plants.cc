@@ -57,6 +57,7 @@ std::span<const PlantInfo> Plants() {
       {Plant::kLeavingUnlimited, "leaving-unlimited", "a rank that has said how it ends may take for ever to do so"},
       {Plant::kOneWayRenewal, "one-way-renewal",
        "whatever the coordinator says renews a worker's lease when it is read"},
+      {Plant::kOrphansKept, "orphans-kept", "ranks train on for ever without a coordinator"},
       {Plant::kFencedLeftAlive, "fenced-left-alive", "a fenced rank is forgotten and not ended"},
       {Plant::kLeftoversLeft, "leftovers-left", "a restarted worker does not look for the ranks of the one before"},
   };

@@ -105,6 +105,7 @@ void RankProcess::OnResponse(const v1::AttachResponse& message) {
   switch (message.command().kind()) {
     case v1::Command::KIND_STOP:
       stop_asked_ = true;
+      nobody_confirms_ = nobody_confirms_ || message.command().nobody_confirms();
       break;
     case v1::Command::KIND_ABORT:
       Die(ExitStatus(12));
@@ -192,8 +193,10 @@ void RankProcess::PollLeave() {
 void RankProcess::LeaveIfCommitted() {
   if (hung_) return;
   const bool late = world_.events.now() >= leave_by_;
-  if (!unacked_.empty() && !late) return;
-  if (late && leaving_good_) code_ = 12;
+  // Link::HandedOver
+  const bool handed_over = nobody_confirms_ && attached_ && unsent_ == next_;
+  if (!unacked_.empty() && !late && !handed_over) return;
+  if (!unacked_.empty() && leaving_good_ && (late || code_ != 10)) code_ = 12;
   v1::RankSays says;
   says.mutable_leaving()->set_reason(worker::ReasonOfCode(code_));
   says.mutable_leaving()->set_code(code_);

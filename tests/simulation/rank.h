@@ -75,6 +75,7 @@ class RankProcess {
   const std::string secret_;
   v1::Assignment assignment_;
   bool attached_ = false, assigned_ = false, stop_asked_ = false, leaving_ = false, leaving_good_ = false;
+  bool nobody_confirms_ = false;
   bool ended_ = false, hung_ = false, silent_ = false;
   int code_ = 0;
   std::string last_words_;

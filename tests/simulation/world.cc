@@ -76,7 +76,7 @@ void World::StartCoordinator() {
   events.After(random.Between(milliseconds(500), seconds(3)), [this] { StartCoordinator(); });
 }
 
-void World::KillCoordinator(const std::string& why, bool power_cut) {
+void World::KillCoordinator(const std::string& why, bool power_cut, microseconds away) {
   if (!coordinator) return;
   Note("coordinator killed " + why);
   coordinator.reset();
@@ -85,8 +85,8 @@ void World::KillCoordinator(const std::string& why, bool power_cut) {
   } else {
     disk.OnKill(random);
   }
-  const auto away =
-      random.Chance(20) ? random.Between(seconds(5), seconds(90)) : random.Between(milliseconds(100), seconds(3));
+  if (away == microseconds{})
+    away = random.Chance(20) ? random.Between(seconds(5), seconds(90)) : random.Between(milliseconds(100), seconds(3));
   events.After(away, [this] { StartCoordinator(); });
 }
 
@@ -225,6 +225,8 @@ void World::DoToCoordinator(const Step& step, Random& draw) {
       return KillCoordinator("from outside", false);
     case What::kTakeOver:
       return TakeOver(later);
+    case What::kCoordinatorAway:
+      return KillCoordinator("for long", false, draw.Between(seconds(60), seconds(300)));
     case What::kPowerCut:
       return KillCoordinator("by a power cut", true);
     case What::kKillBeforeCommit:
@@ -267,6 +269,7 @@ void World::DoToCoordinator(const Step& step, Random& draw) {
 // ---- the run ----
 
 void World::Watch() {
+  ledger.CheckOrphans();
   const bool calm = coordinator && coordinator->degraded().ok() && !coordinator->stalled() && !disk_slow &&
                     events.now() - coordinator->began() > seconds(2);
   calm_ = calm ? calm_ + 1 : 0;

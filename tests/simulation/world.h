@@ -30,12 +30,13 @@ struct World {
   Gang& GangOf(const worker::Key& key);
 
   void StartCoordinator();
-  void KillCoordinator(const std::string& why, bool power_cut);
   // Another begins, on the same store, while the one that leads lives on and knows nothing of it.
   void TakeOver(std::chrono::nanoseconds lives_on);
   void EndOlder(std::uint64_t generation);
   // Null: it has ended.
   Coordinator* CoordinatorOf(std::uint64_t generation);
+  // `away`: until another starts; 0: as it happens.
+  void KillCoordinator(const std::string& why, bool power_cut, microseconds away = {});
 
   const Plan& plan;
   Events events;

@@ -81,9 +81,10 @@ class FakeWorker : public v1::RankService::Service {
     message.mutable_ack()->set_sequence(sequence);
     Send(message);
   }
-  void Command(v1::Command::Kind kind) {
+  void Command(v1::Command::Kind kind, bool nobody_confirms = false) {
     v1::AttachResponse message;
     message.mutable_command()->set_kind(kind);
+    message.mutable_command()->set_nobody_confirms(nobody_confirms);
     Send(message);
   }
   std::vector<v1::RankSays> Said() {

@@ -173,6 +173,27 @@ TEST_F(LinkTest, RankWithoutAWorkerForTheGraceIsAskedToStopOnceAndWaitsForNobody
   EXPECT_EQ(commands_->Wait(1).size(), 1u);
 }
 
+TEST_F(LinkTest, RankThatStopsWithoutACoordinatorWaitsUntilItsWorkerHasAllItSaid) {
+  StartWorker();
+  StartLink();
+  SayRows(1, 3);
+  Steps(3);
+  EXPECT_FALSE(link_->WaitForAcks(seconds(0)));
+  EXPECT_FALSE(link_->HandedOver()) << "a coordinator will confirm them";
+  worker_->Command(v1::Command::KIND_STOP, true);
+  ASSERT_EQ(commands_->Wait(1).size(), 1u);
+  SayRows(4, 5);
+  const auto wait = Clock::now();
+  EXPECT_FALSE(link_->WaitForAcks(seconds(60))) << "nobody confirmed them";
+  EXPECT_LT(Clock::now() - wait, seconds(30));
+  EXPECT_TRUE(link_->HandedOver());
+  EXPECT_THAT(Steps(5), ElementsAre(1, 2, 3, 4, 5));
+  // With its worker gone nobody has what it says now.
+  worker_.reset();
+  SayRows(6, 6);
+  EXPECT_FALSE(link_->HandedOver());
+}
+
 TEST_F(LinkTest, MoreUnconfirmedReportsThanTheBoundAskForAStopOnceAndAreKept) {
   StartLink();
   const std::string large(1 << 20, 'p');

@@ -520,6 +520,68 @@ TEST_F(SupervisorTest, RanksThatRunAreNotTouchedByALapsedLease) {
   EXPECT_THAT(Stop(100), ElementsAre("stop 0", "stop 1")) << "to end needs no lease";
 }
 
+TEST_F(SupervisorTest, RanksWithoutACoordinatorForHalfAnHourAreAskedToStopAndTheirEndsKept) {
+  LaunchTwo(true);
+  supervisor_.OnStream(false);
+  EXPECT_EQ(supervisor_.MakeHeartbeat(now_).sequence(), 1);  // on its way when the stream broke
+  for (int ms = 0; ms < 1'800'000; ms += 4000) {
+    EXPECT_THAT(At(milliseconds(ms)), IsEmpty()) << ms;
+    for (const int rank : {0, 1}) Moves(rank, ms);
+  }
+  EXPECT_EQ(Next(), std::chrono::minutes(30));
+  Effects effects = supervisor_.OnTime(now_ = begin_ + std::chrono::minutes(30));
+  EXPECT_THAT(Words(effects), ElementsAre("stop 0", "stop 1"));
+  for (const Effect& effect : effects) {
+    const auto* say = std::get_if<Say>(&effect);
+    if (say == nullptr) continue;
+    EXPECT_EQ(say->message.command().cause(), "no coordinator for 30 min");
+    EXPECT_TRUE(say->message.command().nobody_confirms());
+  }
+  EXPECT_EQ(Next(), std::chrono::minutes(30) + milliseconds(80'000))
+      << "SIGTERM 40 s before the grace of 120 s is over";
+  SaysLast(0, v1::EXIT_REASON_STOPPED, "stopped after step 30");
+  EndOf(0, kExit10);
+  EndOf(1, kExit10);
+  v1::ConnectResponse message;
+  for (const int rank : {0, 1}) {
+    v1::HeldRank& held = *message.mutable_welcome()->add_keep();
+    held.set_job_id(kJob);
+    held.set_attempt(1);
+    held.set_rank(rank);
+  }
+  EXPECT_EQ(supervisor_.MakeRegister(now_).held_size(), 2);
+  supervisor_.OnStream(true);
+  effects = supervisor_.OnMessage(now_, message);
+  EXPECT_THAT(Words(effects),
+              ElementsAre("report 0 spawned", "report 0 exited", "report 1 spawned", "report 1 exited"));
+  EXPECT_EQ(std::get<Tell>(effects[1]).message.report().exited().reason(), v1::EXIT_REASON_STOPPED);
+}
+
+TEST_F(SupervisorTest, WhoWaitsForTheCoordinatorAlreadyIsNoOrphanAndEveryAnswerStartsTheGraceAnew) {
+  LaunchTwo(true);
+  for (int ms = 0; ms <= 4'000'000; ms += 4000) {
+    if (ms <= 1'000'000) Answer(supervisor_.MakeHeartbeat(begin_ + milliseconds(ms)).sequence());
+    const auto done = At(milliseconds(ms));
+    Leaves(0);
+    Moves(1, ms);
+    if (ms == 2'800'000) {
+      EXPECT_THAT(done, ElementsAre("stop 1"));
+      return;
+    }
+    ASSERT_THAT(done, IsEmpty()) << ms;
+  }
+  FAIL() << "rank 1 was never asked to stop";
+}
+
+TEST_F(SupervisorTest, TimeInWhichTheWorkerDidNotRunMakesNoOrphan) {
+  LaunchTwo(true);
+  At(milliseconds(0));
+  EXPECT_THAT(At(std::chrono::minutes(31)), IsEmpty());
+  Moves(0, 1);
+  Moves(1, 1);
+  EXPECT_EQ(supervisor_.NextTimer() <= now_ + std::chrono::minutes(30), true);
+}
+
 TEST_F(SupervisorTest, NothingIsToldWithoutAStreamAndEverythingKeptAfterWelcome) {
   supervisor_.OnStream(false);
   LaunchTwo(true);

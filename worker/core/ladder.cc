@@ -28,7 +28,7 @@ void Supervisor::CommandAll(TimePoint now, const std::string& job_id, int attemp
 }
 
 void Supervisor::Command(TimePoint now, const Key& key, Rank& rank, v1::Command::Kind kind, const std::string& cause,
-                         milliseconds kill_after) {
+                         milliseconds kill_after, bool nobody_confirms) {
   if (rank.wait_status) return;
   if (!Planted(Plant::kNeverKilled)) rank.kill_at = std::min(rank.kill_at, now + kill_after);
   if (kind == v1::Command::KIND_STOP) {
@@ -43,6 +43,7 @@ void Supervisor::Command(TimePoint now, const Key& key, Rank& rank, v1::Command:
   rank.asked.emplace();
   rank.asked->set_kind(kind);
   rank.asked->set_cause(cause);
+  rank.asked->set_nobody_confirms(nobody_confirms);
   if (rank.connected) {
     v1::AttachResponse message;
     *message.mutable_command() = *rank.asked;
@@ -59,7 +60,10 @@ Effects Supervisor::StopAll(TimePoint now, milliseconds grace) {
 }
 
 Effects Supervisor::OnTime(TimePoint now) {
-  EndHung(now);
+  const bool stalled = looked_ && now - *looked_ > kOwnStall;
+  looked_ = now;
+  EndHung(now, stalled);
+  StopOrphans(now, stalled);
   for (auto& [key, rank] : ranks_) {
     if (rank.cleared) continue;
     if (rank.wait_status) {
@@ -93,6 +97,7 @@ TimePoint Supervisor::NextTimer() const {
     // Overdue and not to blame: look again in a while.
     if (rank.watched() && looked_)
       next = std::min(next, std::max(rank.watch.Deadline(), *looked_ + std::chrono::seconds(1)));
+    if (rank.can_be_orphan() && alone_since_) next = std::min(next, *alone_since_ + orphans_.grace);
     next = std::min(next, !rank.wait_status ? std::min(rank.term_at, rank.kill_at)
                           : rank.connected  ? rank.finalize_at
                                             : TimePoint{});
@@ -109,9 +114,20 @@ bool Supervisor::IsPutOff(TimePoint now, const Key& key, const Rank& rank) const
   });
 }
 
-void Supervisor::EndHung(TimePoint now) {
-  const bool stalled = looked_ && now - *looked_ > kOwnStall;
-  looked_ = now;
+void Supervisor::StopOrphans(TimePoint now, bool stalled) {
+  if (!alone_since_ || stalled) alone_since_ = now;
+  if (lease_.renewed()) alone_since_ = std::max(*alone_since_, *lease_.renewed());
+  if (now < *alone_since_ + orphans_.grace || Planted(Plant::kOrphansKept)) return;
+  const auto minutes = std::chrono::duration_cast<std::chrono::minutes>(orphans_.grace).count();
+  const std::string cause = "no coordinator for " + std::to_string(minutes) + " min";
+  for (auto& [key, rank] : ranks_) {
+    if (!rank.can_be_orphan()) continue;
+    Logs(Log::Level::kWarning, Text(key) + ": " + cause + ": asking it to stop");
+    Command(now, key, rank, v1::Command::KIND_STOP, cause, orphans_.stop_grace, true);
+  }
+}
+
+void Supervisor::EndHung(TimePoint now, bool stalled) {
   std::map<std::pair<std::string, int>, std::vector<Key>> gangs;
   for (auto& [key, rank] : ranks_) {
     if (!rank.watched()) continue;

@@ -7,6 +7,9 @@
 // With a lapsed lease (lease.h) it starts nothing: it wants to register again, and the coordinator says again what it
 // still wants. Ranks that run are not touched.
 //
+// Ranks train on while there is no coordinator. When none has answered for 30 min nobody may come back for them: they
+// are asked to stop, as by Stop, and their ends are kept until somebody wants to know.
+//
 // How a rank is ended. Stop: the rank is told, gets SIGTERM (the same wish) 40 s before the deadline, at once if the
 // grace is shorter, and SIGKILL at it; while bytes of the checkpoint it writes advance the deadline is put off, by 10
 // min at most. Abort and fence: told, SIGKILL after 1 s; at once when it is not connected. SIGKILL is for the process
@@ -105,9 +108,15 @@ inline constexpr std::chrono::milliseconds kPutOff{10'000}, kMostPutOff{600'000}
 // Between asking a rank to leave at once and SIGKILL: peers must be gone within 2 s of a rank's death.
 inline constexpr std::chrono::milliseconds kAbortGrace{1000};
 
+struct OrphanOptions {
+  std::chrono::milliseconds grace{1'800'000};     // without a coordinator
+  std::chrono::milliseconds stop_grace{120'000};  // of the stop that follows
+};
+
 class Supervisor {
  public:
-  explicit Supervisor(Offer offer, const HangOptions& hang = {}) : offer_(std::move(offer)), hang_(hang) {}
+  explicit Supervisor(Offer offer, const HangOptions& hang = {}, const OrphanOptions& orphans = {})
+      : offer_(std::move(offer)), hang_(hang), orphans_(orphans) {}
 
   // ---- the coordinator's stream ----
   // A new stream, or none. Nothing is told before Welcome was handled: what is kept goes first, in order.
@@ -186,6 +195,8 @@ class Supervisor {
     bool watched() const { return pid != 0 && !wait_status && !asked && !exit_reported; }
     // What it said last waits to be committed, and it for that: as long as its own patience lasts.
     bool awaits_coordinator() const { return watch.Leaves() && !reports.empty(); }
+    // It trains on without a coordinator, but not for ever.
+    bool can_be_orphan() const { return pid != 0 && !wait_status && !asked && !watch.Leaves(); }
     bool forgotten() const { return cleared && exit_reported && reports.empty(); }
   };
 
@@ -198,14 +209,15 @@ class Supervisor {
   void CommandAll(TimePoint now, const std::string& job_id, int attempt, v1::Command::Kind kind,
                   const std::string& cause, std::chrono::milliseconds kill_after);
   void Command(TimePoint now, const Key& key, Rank& rank, v1::Command::Kind kind, const std::string& cause,
-               std::chrono::milliseconds kill_after);
+               std::chrono::milliseconds kill_after, bool nobody_confirms = false);
   // Nobody wants its reports any more.
   void Fence(TimePoint now, const Key& key, Rank& rank);
   void Report(const Key& key, Rank& rank, v1::RankReport report, std::int64_t rank_sequence);
   void ReportNotStarted(const Key& key, Rank& rank, const std::string& why);
   // A planned stop is due: may its ranks go on for a while?
   bool IsPutOff(TimePoint now, const Key& key, const Rank& rank) const;
-  void EndHung(TimePoint now);
+  void EndHung(TimePoint now, bool stalled);
+  void StopOrphans(TimePoint now, bool stalled);
   void DeclareHung(TimePoint now, const Key& key, Rank& rank);
   void AbortPeers(TimePoint now, const Key& gone, const std::string& cause);
   // Of an ended one: reason, code and sentence to report.
@@ -221,14 +233,16 @@ class Supervisor {
 
   Offer offer_;
   HangOptions hang_;
+  OrphanOptions orphans_;
   std::int64_t incarnation_ = 0, heartbeat_ = 0;
   bool open_ = false, welcomed_ = false;  // the second implies the first
   bool stopping_ = false;
   Lease lease_;
   bool rejoining_ = false;  // on this stream
   std::map<Key, Rank> ranks_;
-  std::optional<TimePoint> looked_;  // when OnTime was called last
-  Effects effects_;                  // of the event being handled
+  std::optional<TimePoint> looked_;       // when OnTime was called last
+  std::optional<TimePoint> alone_since_;  // the newest proof that there was a coordinator, or our own beginning
+  Effects effects_;                       // of the event being handled
 };
 
 }  // namespace vicreg::worker

@@ -156,7 +156,14 @@ void Link::Serve() {
     changed_.notify_all();
     writer = std::thread([&] { Write(*stream); });
     while (stream->Read(&message)) {
-      if (message.has_command()) on_command_(message.command());
+      if (message.has_command()) {
+        {
+          const std::lock_guard lock(mutex_);
+          nobody_confirms_ = nobody_confirms_ || message.command().nobody_confirms();
+        }
+        changed_.notify_all();
+        on_command_(message.command());
+      }
       if (!message.has_ack()) continue;
       const std::lock_guard lock(mutex_);
       while (!unacked_.empty() && unacked_.front().sequence() <= message.ack().sequence()) {
@@ -198,6 +205,7 @@ void Link::Write(Stream& stream) {
     }
     {
       std::unique_lock lock(mutex_);
+      if (HandedOverLocked()) changed_.notify_all();  // what was written last went out
       const auto due = [&] { return !connected_ || unsent_ < next_ || closing_; };
       if (!where_) {
         changed_.wait(lock, due);
@@ -252,8 +260,13 @@ std::int64_t Link::Say(v1::RankSays says) {
 
 bool Link::WaitForAcks(std::chrono::seconds timeout) {
   std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, timeout, [&] { return unacked_.empty() || orphaned_; });
+  changed_.wait_for(lock, timeout, [&] { return unacked_.empty() || orphaned_ || HandedOverLocked(); });
   return unacked_.empty();
+}
+
+bool Link::HandedOver() const {
+  const std::lock_guard lock(mutex_);
+  return HandedOverLocked();
 }
 
 void Link::Leave(const v1::Exited& exited) {

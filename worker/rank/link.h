@@ -51,8 +51,11 @@ class Link {
   std::int64_t acked() const;
 
   // True when the coordinator has committed all that was said; false after `timeout`, or without a worker for the
-  // orphan grace.
+  // orphan grace, or when it was asked to stop because there is no coordinator and the worker has all that was said.
   bool WaitForAcks(std::chrono::seconds timeout);
+
+  // The latter: nothing is lost with this process.
+  bool HandedOver() const;
 
   // Last words, then the stream is closed and read to its end by the worker.
   void Leave(const v1::Exited& exited);
@@ -67,6 +70,7 @@ class Link {
   void Write(Stream& stream);
   // After an attempt to reach the worker failed.
   void CheckOrphaned();
+  bool HandedOverLocked() const { return nobody_confirms_ && connected_ && unsent_ == next_; }
 
   using TimePoint = std::chrono::steady_clock::time_point;
   const v1::Hello hello_;
@@ -81,8 +85,9 @@ class Link {
   bool too_much_ = false;                                   // said once
   TimePoint last_seen_ = std::chrono::steady_clock::now();  // when the worker was last connected
   bool orphaned_ = false, aborted_ = false;
-  std::int64_t next_ = 1;    // sequence of the next report
-  std::int64_t unsent_ = 1;  // first one not yet sent on this connection
+  bool nobody_confirms_ = false;  // there is no coordinator
+  std::int64_t next_ = 1;         // sequence of the next report
+  std::int64_t unsent_ = 1;       // first one not yet sent on this connection
   bool connected_ = false, closing_ = false, closed_ = false;
   std::optional<v1::Assignment> assignment_;
   std::optional<absl::Status> denied_;

@@ -187,7 +187,9 @@ void Record(int code, const std::string& message, std::int64_t nonfinite_step = 
   // Nothing is done until it is durable; a failure has no such claim on our patience.
   const bool committed = link.WaitForAcks(good ? orphan_grace : std::chrono::seconds(10));
   if (!committed) spdlog::error("the coordinator did not confirm all reports in time");
-  if (!committed && good) {
+  if (!committed && outcome.reason == train::ExitReason::kStopped && link.HandedOver()) {
+    outcome.message += "; its worker keeps what no coordinator has confirmed";
+  } else if (!committed && good) {
     // Its last reports may end with this process: a claim to have finished would hide them. The next attempt goes on
     // from what is committed.
     ending = {v1::EXIT_REASON_ABORTED, 12};
