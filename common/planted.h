@@ -45,6 +45,7 @@ enum class Plant {
   kRowsTwice,
   kRowGaps,
   kBeginningForgotten,
+  kRowsOvertaken,
   kAckOffByOne,
   kReportsNotRepeated,
   kSlotNotChecked,

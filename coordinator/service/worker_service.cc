@@ -3,11 +3,11 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <atomic>
 #include <deque>
 
 #include "common/rpc/status.h"
 #include "coordinator/service/inventory.h"
+#include "coordinator/service/report_order.h"
 #include "coordinator/service/worker_wire.h"
 
 namespace vicreg::service {
@@ -203,7 +203,6 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
         CloseOnError());
   }
 
-  // Rows are durable in the history before anything that follows them is committed to the control store.
   void OnReport(const v1::RankReport& wire) {
     if (wire.has_rows()) {
       std::vector<v1::MetricRow> rows(wire.rows().rows().begin(), wire.rows().rows().end());
@@ -213,29 +212,27 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
       ack.set_attempt(wire.attempt());
       ack.set_rank(wire.rank());
       ack.set_sequence(wire.sequence());
-      coordinator_.history().Append(wire.job_id(), wire.attempt(), std::move(rows),
-                                    [&coordinator = coordinator_, link = link_, undecided = undecided_,
-                                     rows_failed = rows_failed_, answer](const absl::Status& status) mutable {
-                                      if (!status.ok() && !absl::IsFailedPrecondition(status)) {
-                                        spdlog::error("metric history: {}", std::string(status.message()));
-                                        *rows_failed = true;
-                                        link->Close(status);  // the worker sends them again
-                                        return;
-                                      }
-                                      answer.mutable_ack()->set_fenced(!status.ok());
-                                      AcknowledgeRows(coordinator, link, *undecided, std::move(answer));
-                                    });
+      coordinator_.history().Append(
+          wire.job_id(), wire.attempt(), std::move(rows),
+          [&coordinator = coordinator_, link = link_, order = order_, answer](const absl::Status& status) mutable {
+            if (!status.ok() && !absl::IsFailedPrecondition(status)) {
+              spdlog::error("metric history: {}", std::string(status.message()));
+              order->RowsFailed();
+              link->Close(status);  // the worker sends them again
+              return;
+            }
+            answer.mutable_ack()->set_fenced(!status.ok());
+            AcknowledgeRows(coordinator, link, *order, std::move(answer));
+          });
       return;
     }
-    ++*undecided_;
+    order_->Came();
     coordinator_.history().Barrier([&coordinator = coordinator_, report = ToReport(wire), name = node_,
-                                    incarnation = incarnation_, undecided = undecided_, rows_failed = rows_failed_,
+                                    incarnation = incarnation_, order = order_,
                                     close = CloseOnError()](const absl::Status& status) {
-      // After rows that are to be sent again nothing counts that came behind them: a report that ends the attempt would
-      // fence them.
-      if (!status.ok() || *rows_failed) {
+      if (!order->Counts(status)) {
         close(status);
-        --*undecided;
+        order->Decided();
         return;
       }
       coordinator.Post(
@@ -243,18 +240,17 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
             core::OnReport(tx, name, *incarnation, report);
             return absl::OkStatus();
           },
-          [close, undecided](const absl::Status& saved) {
+          [close, order](const absl::Status& saved) {
             close(saved);
-            --*undecided;
+            order->Decided();
           });
     });
   }  // NOLINT(clang-analyzer-cplusplus.NewDeleteLeaks): the history owns and frees what the function captured
 
-  // An acknowledgement says that the worker may forget all reports up to its sequence, so it stays behind the reports
-  // that the core has yet to commit. When one of those fails, the stream is closed before this is sent.
-  static void AcknowledgeRows(Coordinator& coordinator, const std::shared_ptr<Link>& link,
-                              const std::atomic<int>& undecided, v1::ConnectResponse answer) {
-    if (undecided == 0) {
+  // When one of the reports that the core has yet to commit fails, the stream is closed before this is sent.
+  static void AcknowledgeRows(Coordinator& coordinator, const std::shared_ptr<Link>& link, const ReportOrder& order,
+                              v1::ConnectResponse answer) {
+    if (order.MayAcknowledgeRows()) {
       link->Send(std::move(answer));
       return;
     }
@@ -292,10 +288,7 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::ConnectRequest, v1::Conn
   std::string node_;
   // Written by the core thread when registered, read by it in later decisions.
   const std::shared_ptr<std::int64_t> incarnation_ = std::make_shared<std::int64_t>(0);
-  // Reports other than rows that came on this stream and are not committed.
-  const std::shared_ptr<std::atomic<int>> undecided_ = std::make_shared<std::atomic<int>>(0);
-  // Rows that came on this stream could not be stored. Written and read by the history's writer.
-  const std::shared_ptr<bool> rows_failed_ = std::make_shared<bool>(false);
+  const std::shared_ptr<ReportOrder> order_ = std::make_shared<ReportOrder>();
   v1::ConnectRequest incoming_;
 
   std::mutex mutex_;

@@ -113,7 +113,8 @@ class Service : public ::testing::Test {
 // A worker that says what it is told to, and passes the coordinator's probes unless it is told not to.
 class FakeWorker {
  public:
-  FakeWorker(v1::WorkerService::Stub& stub, const std::string& node, std::int64_t incarnation = 0)
+  FakeWorker(v1::WorkerService::Stub& stub, const std::string& node, std::int64_t incarnation = 0,
+             const std::vector<v1::HeldRank>& held = {})
       : stream_(stub.Connect(WithDeadline(context_))) {
     v1::ConnectRequest hello;
     hello.mutable_register_()->set_node(node);
@@ -121,6 +122,7 @@ class FakeWorker {
     hello.mutable_register_()->set_incarnation(incarnation);
     hello.mutable_register_()->set_cpu_slots(2);
     hello.mutable_register_()->add_data_roots("images");
+    hello.mutable_register_()->mutable_held()->Assign(held.begin(), held.end());
     Say(hello);
   }
   ~FakeWorker() { context_.TryCancel(); }

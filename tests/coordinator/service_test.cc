@@ -474,6 +474,55 @@ TEST_F(Service, RowsAreNotAcknowledgedAheadOfAReportThatIsNotCommitted) {
   store::Connections::Run("PRAGMA query_only=0");
 }
 
+// Neither may the end of the attempt be: it would fence the rows, which are still to come again.
+TEST_F(Service, ReportIsNotCommittedAheadOfRowsThatCouldNotBeStored) {
+  const store::Connections connections;
+  Stop();
+  Start(rpc::AllowLocalUser());
+  const auto rows = [](std::int64_t step) {
+    return [step](v1::RankReport& r) { r.mutable_rows()->add_rows()->set_step(step); };
+  };
+  const auto checkpoint = [](v1::RankReport& r) {
+    r.mutable_checkpoint()->set_step(2);
+    r.mutable_checkpoint()->set_path("p");
+  };
+  const auto exited = [](v1::RankReport& r) { r.mutable_exited()->set_reason(v1::EXIT_REASON_STOPPED); };
+  FakeWorker worker(*workers_, "a");
+  const std::string id = SubmitOne();
+  const v1::Launch launch = worker.Launched();
+  worker.Report(launch, 1, rows(1));
+  ASSERT_EQ(worker.Next(v1::ConnectResponse::kAck).ack().sequence(), 1);
+  {
+    store::RefusedCommit refused(store::Connections::To("metrics.db"));
+    worker.Report(launch, 2, rows(2));
+    ASSERT_TRUE(refused.Wait());
+    // These wait behind a commit that is about to fail, in one that will not.
+    worker.Report(launch, 3, checkpoint);
+    worker.Report(launch, 4, exited);
+    v1::ConnectRequest heartbeat;
+    heartbeat.mutable_heartbeat()->set_sequence(1);
+    worker.Say(heartbeat);
+    ASSERT_EQ(worker.Next(v1::ConnectResponse::kHeartbeat).heartbeat().sequence(), 1) << "all has come";
+    refused.Refuse();
+    EXPECT_FALSE(worker.Next(v1::ConnectResponse::kAck).has_ack()) << "the stream must end without one";
+  }
+  v1::HeldRank held;
+  held.set_job_id(id);
+  held.set_attempt(1);
+  FakeWorker again(*workers_, "a", 1, {held});
+  const v1::Welcome welcome = again.Next(v1::ConnectResponse::kWelcome).welcome();
+  ASSERT_EQ(welcome.keep_size(), 1) << "its end was committed";
+  EXPECT_EQ(Get(id).checkpoints_size(), 0);
+  again.Report(launch, 2, rows(2));
+  EXPECT_FALSE(again.Next(v1::ConnectResponse::kAck).ack().fenced());
+  again.Report(launch, 3, checkpoint);
+  again.Report(launch, 4, exited);
+  while (again.Next(v1::ConnectResponse::kAck).ack().sequence() < 4) {
+  }
+  EXPECT_EQ(Get(id).checkpoints_size(), 1);
+  EXPECT_EQ(Get(id).step(), 2) << "the rows were not fenced";
+}
+
 TEST_F(Service, ExitMessageThatIsTooLongIsCutBetweenCharacters) {
   FakeWorker worker(*workers_, "a");
   const std::string id = SubmitOne();

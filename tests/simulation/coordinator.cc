@@ -238,7 +238,7 @@ void ServerEnd::OnReport(const v1::RankReport& wire) {
     coordinator()->metrics_.Append(wire.job_id(), wire.attempt(), std::move(steps),
                                    [self, answer](const absl::Status& status) mutable {
                                      if (!status.ok() && !absl::IsFailedPrecondition(status)) {
-                                       self->rows_failed_ = true;
+                                       self->order_.RowsFailed();
                                        return self->Close(status);
                                      }
                                      answer.mutable_ack()->set_fenced(!status.ok());
@@ -246,12 +246,11 @@ void ServerEnd::OnReport(const v1::RankReport& wire) {
                                    });
     return;
   }
-  ++undecided_;
+  order_.Came();
   coordinator()->metrics_.Barrier([self, report = service::ToReport(wire)](const absl::Status& status) {
-    // After rows that are to be sent again nothing counts that came behind them.
-    if (!status.ok() || self->rows_failed_) {
+    if (!self->order_.Counts(status)) {
       self->CloseOnError(status);
-      --self->undecided_;
+      self->order_.Decided();
       return;
     }
     self->coordinator()->Post(
@@ -263,13 +262,13 @@ void ServerEnd::OnReport(const v1::RankReport& wire) {
         },
         [self](const absl::Status& saved) {
           self->CloseOnError(saved);
-          --self->undecided_;
+          self->order_.Decided();
         });
   });
 }
 
 void ServerEnd::AcknowledgeRows(v1::ConnectResponse answer) {
-  if (undecided_ == 0) return Send(std::move(answer));
+  if (order_.MayAcknowledgeRows()) return Send(std::move(answer));
   coordinator()->Post([](core::Transaction&) { return absl::OkStatus(); },
                       [self = shared_from_this(), answer = std::move(answer)](const absl::Status& saved) {
                         if (!saved.ok()) return self->Close(saved);

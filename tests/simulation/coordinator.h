@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "coordinator/core/leader.h"
+#include "coordinator/service/report_order.h"
 #include "tests/simulation/disk.h"
 #include "tests/simulation/metrics.h"
 #include "tests/simulation/stream.h"
@@ -89,8 +90,7 @@ class ServerEnd : public Stream::Server, public std::enable_shared_from_this<Ser
   const std::weak_ptr<Stream> stream_;
   std::string node_;
   std::int64_t incarnation_ = 0;
-  int undecided_ = 0;
-  bool rows_failed_ = false;
+  service::ReportOrder order_;
 };
 
 }  // namespace vicreg::simulation

@@ -75,6 +75,7 @@ void Ledger::OnCommit(const core::State& before, const core::Transaction& tx, co
     CheckEnd(event, job);
     CheckLast(tx, event, job);
     CheckCharges(tx, event, job);
+    CheckRowsOf(event, job);
   }
   for (const auto& [id, changed] : tx.jobs()) {
     const core::Job& job = after.jobs.at(id);
@@ -202,6 +203,15 @@ void Ledger::CheckLast(const core::Transaction& tx, const core::Event& event, co
     world_.Wrong(job.id + " was ended before its deadline");
   if (event.kind == "STARTING" && job.one_attempt && !started_.insert(job.id).second)
     world_.Wrong(job.id + " was started again, which its job file forbids");
+}
+
+// A job resumes from no checkpoint that its curve does not reach.
+void Ledger::CheckRowsOf(const core::Event& event, const core::Job& job) {
+  if (event.kind != "CHECKPOINT") return;
+  const std::int64_t step = core::NewestStep(job), durable = world_.metric_disk.jobs[job.id].head.step;
+  if (durable < step)
+    world_.Wrong("checkpoint of step " + std::to_string(step) + " of " + job.id +
+                 " was committed, and rows only up to " + std::to_string(durable) + " are durable");
 }
 
 // Only failures that are the user's are charged.

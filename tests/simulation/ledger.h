@@ -76,6 +76,7 @@ class Ledger {
   void CheckEnd(const core::Event& event, const core::Job& job);
   void CheckLast(const core::Transaction& tx, const core::Event& event, const core::Job& job);
   void CheckCharges(const core::Transaction& tx, const core::Event& event, const core::Job& job);
+  void CheckRowsOf(const core::Event& event, const core::Job& job);
   void CheckRows(const std::string& job_id, std::int64_t total);
 
   World& world_;

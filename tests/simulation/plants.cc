@@ -49,6 +49,7 @@ std::span<const PlantInfo> Plants() {
       {Plant::kRowGaps, "row-gaps", "a metric row beyond the next one is taken"},
       {Plant::kBeginningForgotten, "beginning-forgotten",
        "a restarted coordinator does not tell the history of attempts that stop"},
+      {Plant::kRowsOvertaken, "rows-overtaken", "reports count although rows ahead of them could not be stored"},
       {Plant::kAckOffByOne, "ack-off-by-one", "a worker forgets one report more than was acknowledged"},
       {Plant::kReportsNotRepeated, "reports-not-repeated",
        "reports that were on their way when the stream broke are not sent again"},
