@@ -239,6 +239,12 @@ void Transaction::Move(Job& job, JobState to, Reason reason, const std::string& 
   job.reason = reason;
   job.message = message;
   if (IsTerminal(to)) job.ended_us = wall_us;
+  // What was to start it in this same batch would start it now, after its end.
+  if (!HoldsSlots(to) || to == JobState::kReserved)
+    std::erase_if(messages_, [&](const Message& m) {
+      const auto* launch = std::get_if<SendLaunch>(&m.what);
+      return launch != nullptr && launch->job_id == job.id;
+    });
   Note(job, reason, message, kind, actor);
 }
 

@@ -202,6 +202,20 @@ TEST(Reservation, IsGivenUpWhenACoordinatorRestarts) {
 
 // ---- the end of an attempt ----
 
+TEST(Reservation, LaunchOfAnAttemptThatEndsInTheSameBatchIsNotSent) {
+  CoreCluster c;
+  c.JobIn(JobState::kReserved, "job", 2);
+  const std::string node = c.job("job").ranks[0].node;
+  Registration restarted{c.state.nodes.at(node), {}};
+  restarted.node.incarnation = 0;
+  ASSERT_TRUE(c.Decide([&](Transaction& tx) {
+                 OnPrepared(tx, node, c.state.nodes.at(node).incarnation, "job", 1, "");
+                 return Register(tx, restarted).status();
+               }).ok());
+  EXPECT_NE(c.job("job").state, JobState::kStarting);
+  EXPECT_THAT(c.SentTo<SendLaunch>(), IsEmpty());
+}
+
 TEST(RankExit, OneFailureAbortsItsPeersAndTheLastOneSettlesTheAttempt) {
   CoreCluster c;
   c.JobIn(JobState::kRunning);
