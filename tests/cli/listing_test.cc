@@ -14,9 +14,10 @@ Listing Machines() {
   const auto item = [](const char* name, const char* slots, const char* heard, const char* note) {
     return Item{name, {name, slots, heard, note}, {{"name", name}, {"slots", slots}}};
   };
-  return {"machines",
-          {{"NAME"}, {"SLOTS(used/all)"}, {"LAST HEARD"}, {"NOTE", true}},
-          {item("c", "10/16", "2m05s ago", "third"), item("a", "9/16", "50s ago", ""), item("b", "-", "1h00m ago", "x")}};
+  return {
+      "machines",
+      {{"NAME"}, {"SLOTS(used/all)"}, {"LAST HEARD"}, {"NOTE", true}},
+      {item("c", "10/16", "2m05s ago", "third"), item("a", "9/16", "50s ago", ""), item("b", "-", "1h00m ago", "x")}};
 }
 
 std::string Rendered(const Form& form, bool headers = false) { return *Render(Machines(), form, headers); }
@@ -44,7 +45,8 @@ TEST(Listing, UnknownColumnIsRefusedWithTheNearest) {
   for (const Form& form : {Form{.columns = {"nmae"}}, Form{.sort = "-nmae"}}) {
     const auto refused = Render(Machines(), form, true);
     ASSERT_FALSE(refused.ok());
-    EXPECT_THAT(std::string(refused.status().message()), HasSubstr("did you mean name? There are: name, slots, last-heard, note"));
+    EXPECT_THAT(std::string(refused.status().message()),
+                HasSubstr("did you mean name? There are: name, slots, last-heard, note"));
   }
 }
 
@@ -56,10 +58,15 @@ TEST(Listing, JsonIsVersionedAndJsonlHasOneOnEachLine) {
 
 // Read by another library's rules: a value that is a string in JSON must be one in YAML, a number a number.
 TEST(Written, YamlKeepsTheTypeOfEveryValue) {
-  const nlohmann::ordered_json strings = {"yes", "No",  "null", "~",     "",     "12",  "1e3", "0x1f", ".inf", "true",
-                                          "a: b", "a #b", "- a",  "a\nb", " a ", "é\"\\", "plain text", "2026-01-31", "*x", "key:"};
-  const nlohmann::ordered_json json = {{"strings", strings}, {"number", 1.0000000000000002}, {"truth", true},
-                                       {"nothing", nullptr}, {"empty", nlohmann::ordered_json::array()}, {"in", {{"x", 3}}}};
+  const nlohmann::ordered_json strings = {"yes",  "No",    "null",       "~",          "",     "12",  "1e3",
+                                          "0x1f", ".inf",  "true",       "a: b",       "a #b", "- a", "a\nb",
+                                          " a ",  "é\"\\", "plain text", "2026-01-31", "*x",   "key:"};
+  const nlohmann::ordered_json json = {{"strings", strings},
+                                       {"number", 1.0000000000000002},
+                                       {"truth", true},
+                                       {"nothing", nullptr},
+                                       {"empty", nlohmann::ordered_json::array()},
+                                       {"in", {{"x", 3}}}};
   const std::string text = Written(json, "yaml");
   const YAML::Node read = YAML::Load(text);
   for (std::size_t i = 0; i < strings.size(); ++i) {

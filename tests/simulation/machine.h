@@ -19,7 +19,7 @@ struct World;
 class Machine;
 
 // Shorter than the real ones.
-inline constexpr milliseconds kOrphanGrace{60'000}, kOrphanStop{20'000};
+inline constexpr milliseconds kOrphanGrace{30'000}, kOrphanStop{20'000};
 
 class Worker : public Stream::Client {
  public:
@@ -106,7 +106,7 @@ class Machine {
   TimePoint probe_fails_until{};
   std::string probe_problem() const;     // of a probe now; empty: it passes
   std::set<std::int64_t> passed_probes;  // the coordinator's own, by number
-  microseconds freeze_when_launched{};  // 0: it does not
+  microseconds freeze_when_launched{};   // 0: it does not
 
  private:
   World& world_;

@@ -251,7 +251,8 @@ void Gang::Forget(const RankProcess& rank) {
 }
 
 void Gang::StepLater() {
-  world_.events.After(world_.random.Between(milliseconds(200), milliseconds(1200)), [this] { Step(); });
+  const int slower = world_.events.now() < world_.slow_until ? 20 : 1;
+  world_.events.After(slower * world_.random.Between(milliseconds(200), milliseconds(1200)), [this] { Step(); });
 }
 
 bool Gang::Stuck() const {

@@ -225,8 +225,11 @@ void World::DoToCoordinator(const Step& step, Random& draw) {
       return KillCoordinator("from outside", false);
     case What::kTakeOver:
       return TakeOver(later);
-    case What::kCoordinatorAway:
-      return KillCoordinator("for long", false, draw.Between(seconds(60), seconds(300)));
+    case What::kCoordinatorAway: {
+      const microseconds away = draw.Between(seconds(60), seconds(300));
+      slow_until = events.now() + away;
+      return KillCoordinator("for long", false, away);
+    }
     case What::kPowerCut:
       return KillCoordinator("by a power cut", true);
     case What::kKillBeforeCommit:

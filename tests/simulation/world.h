@@ -57,6 +57,7 @@ struct World {
   bool repeats = false;  // messages are said twice
   bool healing = false;
   bool disk_slow = false;
+  TimePoint slow_until{};  // steps take long, so that ranks are still there when a long outage ends
   std::int64_t wall_jump_us = 0;
 
  private:
