@@ -11,6 +11,9 @@
 namespace vicreg::core {
 namespace {
 
+// Of one job; placement tries every way to avoid them.
+constexpr std::size_t kMaxBadPairs = 4;
+
 const char* RestartCause(const AttemptEnd& end) {
   switch (end.reason) {
     case ExitReason::kLost:
@@ -47,6 +50,28 @@ void Blame(Transaction& tx, Job& job, const AttemptEnd& end) {
   const std::string name = job.ranks[static_cast<std::size_t>(end.rank)].node;
   job.excluded.insert(name);
   if (tx.FindNode(name) != nullptr) AddStrike(tx, name, job.id, end.what);
+}
+
+// A gang of two nodes that do not reach each other, with nothing else the matter with them: twice in a row it is their
+// link, and the job's gangs have one of them from now on. What it says; empty: nothing.
+std::string BlameLink(const Transaction& tx, Job& job, const AttemptEnd& end) {
+  const NodePair before = std::exchange(job.suspect_pair, {});
+  if (end.reason != ExitReason::kCollective && end.reason != ExitReason::kRendezvous) return {};
+  const std::set<std::string> nodes = NodesOf(job);
+  if (nodes.size() != 2) return {};
+  const bool good = std::all_of(nodes.begin(), nodes.end(), [&](const std::string& name) {
+    const Node* node = tx.FindNode(name);
+    return node != nullptr && node->state == NodeState::kReady && job.excluded.count(name) == 0;
+  });
+  if (!good) return {};
+  const NodePair pair(*nodes.begin(), *nodes.rbegin());
+  if (pair != before) {
+    job.suspect_pair = pair;
+    return {};
+  }
+  // With more of them it is no link that is bad; INFRA_HOLD ends that.
+  if (job.bad_pairs.size() >= kMaxBadPairs || !job.bad_pairs.insert(pair).second) return {};
+  return "; twice in a row between " + pair.first + " and " + pair.second + ": it goes to one of them from now on";
 }
 
 // What came after the checkpoint that a restart was asked from is given up.
@@ -120,6 +145,7 @@ void Settle(Transaction& tx, Job& job, const std::string& actor) {
     return;
   }
   Blame(tx, job, end);
+  const std::string after = next.message + BlameLink(tx, job, end);
   if (Spent(job)) {
     tx.Move(job, JobState::kFailed, next.reason == Reason::kRollback ? Reason::kNumeric : next.reason,
             end.what + "; `restart: never` allows no other attempt", "FAILED", "restart policy");
@@ -139,13 +165,13 @@ void Settle(Transaction& tx, Job& job, const std::string& actor) {
   if (next.delay < tx.options.reservation && MayStay(tx, job)) {
     Reserve(tx, job, job.last_slots, tx.now + next.delay, next.reason,
             "attempt " + std::to_string(job.attempt + 1) + " on the same slots" +
-                (next.delay.count() == 0 ? "" : " in " + Seconds(next.delay)) + from + ", after " + next.message,
+                (next.delay.count() == 0 ? "" : " in " + Seconds(next.delay)) + from + ", after " + after,
             "restart policy");
     return;
   }
   job.not_before = tx.now + next.delay;
   tx.Move(job, JobState::kBackoff, next.reason,
-          next.message + "; next attempt in " + std::to_string(next.delay.count()) + " ms" + from, "BACKOFF",
+          after + "; next attempt in " + std::to_string(next.delay.count()) + " ms" + from, "BACKOFF",
           "restart policy");
 }
 

@@ -1,6 +1,7 @@
 #include "coordinator/core/fit.h"
 
 #include <algorithm>
+#include <iterator>
 #include <numeric>
 
 #include "common/planted.h"
@@ -158,7 +159,7 @@ std::size_t Slots::free_count() const {
 }
 
 Shape ShapeOf(const Job& job, const Queue* queue) {
-  Shape shape{job.data_root, job.labels, job.excluded};
+  Shape shape{job.data_root, job.labels, job.excluded, job.bad_pairs};
   if (queue != nullptr) shape.labels.insert(shape.labels.end(), queue->labels.begin(), queue->labels.end());
   return shape;
 }
@@ -180,6 +181,25 @@ Eligible EligibleFor(const Slots& slots, const Shape& shape, int world) {
     trusted_total += slots.places()[i].total;
   }
   return trusted_total >= world ? trusted : all;
+}
+
+Eligible WithoutBadPairs(const Slots& slots, const Eligible& eligible, const Shape& shape, int fewest,
+                         const Topology& topology) {
+  const std::vector<NodePair> pairs(shape.bad_pairs.begin(), shape.bad_pairs.end());
+  std::optional<Eligible> possible;
+  // Each way to leave one of every pair out; pairs are few (kMaxBadPairs).
+  for (unsigned choice = 0; choice < (1U << pairs.size()); ++choice) {
+    std::set<std::string> left_out;
+    for (std::size_t i = 0; i < pairs.size(); ++i)
+      left_out.insert((choice >> i & 1U) != 0 ? pairs[i].first : pairs[i].second);
+    Eligible rest;
+    std::copy_if(eligible.begin(), eligible.end(), std::back_inserter(rest),
+                 [&](std::size_t i) { return left_out.count(slots.places()[i].node->name) == 0; });
+    if (!FitsWhenEmpty(slots, rest, fewest, topology)) continue;
+    if (!Pick(slots, rest, fewest, fewest, topology).empty()) return rest;
+    if (!possible) possible = std::move(rest);
+  }
+  return possible.value_or(eligible);
 }
 
 std::vector<Slot> Pick(const Slots& slots, const Eligible& eligible, int fewest, int most, const Topology& topology) {

@@ -27,6 +27,7 @@ struct Shape {
   std::string data_root;
   std::vector<std::string> labels;  // of the job and of its queue
   std::set<std::string> excluded;
+  std::set<NodePair> bad_pairs = {};
   auto operator<=>(const Shape&) const = default;
 };
 // `queue`: the job's; null: none of its name.
@@ -59,6 +60,11 @@ using Eligible = std::vector<std::size_t>;
 // Nodes that offer the root and have the labels. Those that failed under the job are left out unless without them it
 // could never have `world` ranks.
 Eligible EligibleFor(const Slots& slots, const Shape& shape, int world);
+
+// Of those, without one node of each pair that is bad for the job: which one, is as a gang of `fewest` fits now, or if
+// it does not, could. All of them if it could never fit so.
+Eligible WithoutBadPairs(const Slots& slots, const Eligible& eligible, const Shape& shape, int fewest,
+                         const Topology& topology);
 
 // The largest gang of `fewest` to `most` ranks that fits now; marked slots are not free. Slots of rank 0, 1, ...; empty
 // when none fits.

@@ -55,6 +55,10 @@ bool MayStay(const Transaction& tx, const Job& job) {
   if (job.held || world < job.min_world || world > job.max_world) return false;
   const Queue* queue = tx.FindQueue({job.project, job.queue});
   if (queue != nullptr && !queue->open) return false;
+  const std::set<std::string> nodes = NodesOf(job);
+  if (std::any_of(job.bad_pairs.begin(), job.bad_pairs.end(),
+                  [&](const NodePair& p) { return nodes.count(p.first) + nodes.count(p.second) == 2; }))
+    return false;
   // Before all that looks at other jobs: when a node is lost, this answers for every job that was there.
   if (!NodesAreGood(tx, job, ShapeOf(job, queue))) return false;
   const Held held = HeldBeside(tx, job);
@@ -66,7 +70,6 @@ bool MayStay(const Transaction& tx, const Job& job) {
     return Turn{other.priority, slots / tx.FindProject(other.project).weight, other.queue_seq};
   };
   const Turn mine = turn_of(job);
-  const std::set<std::string> nodes = NodesOf(job);
   return !tx.AnyOldestQueued([&](const Job& waiting) {
     return waiting.slot_kind == job.slot_kind && waiting.priority >= job.priority && Before(turn_of(waiting), mine) &&
            CouldUse(tx, waiting, nodes, job.project);

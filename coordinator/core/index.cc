@@ -45,6 +45,7 @@ std::string ClassOf(const Job& job) {
                     job.data_root + "|" + Name(job.topology.level) + (job.topology.required ? "!" : "");
   for (const std::string& label : job.labels) key += "|+" + label;
   for (const std::string& node : job.excluded) key += "|-" + node;
+  for (const auto& [a, b] : job.bad_pairs) key += "|-" + a + "+" + b;
   return key;
 }
 

@@ -92,6 +92,19 @@ class Pass {
     return here;
   }
 
+  // Of a job whose gang must not have both of two nodes.
+  static Candidates Narrowed(const Pool& pool, const Candidates& all, const Shape& shape, const Job& job) {
+    Candidates rest;
+    rest.nodes = WithoutBadPairs(pool.now, all.nodes, shape, job.min_world, job.topology);
+    for (const std::size_t i : rest.nodes) {
+      const Place& place = pool.now.places()[i];
+      rest.total += place.total;
+      rest.free += static_cast<int>(place.free.size());
+      rest.available += place.available();
+    }
+    return rest;
+  }
+
   int HeldBy(const Job& job) { return held_[{job.project, job.slot_kind}]; }
   int QuotaOf(const Job& job) const { return state_.FindProject(job.project).Quota(job.slot_kind); }
   // Slots that its project's quota leaves.
@@ -105,7 +118,10 @@ class Pass {
     Pool& pool = PoolOf(job.slot_kind);
     const Queue* queue = state_.FindQueue({job.project, job.queue});
     const Shape shape = ShapeOf(job, queue);
-    const Candidates& candidates = CandidatesOf(pool, shape, job.min_world);
+    const Candidates& all = CandidatesOf(pool, shape, job.min_world);
+    std::optional<Candidates> narrowed;
+    if (!shape.bad_pairs.empty()) narrowed = Narrowed(pool, all, shape, job);
+    const Candidates& candidates = narrowed ? *narrowed : all;
     const Eligible& eligible = candidates.nodes;
     const int allowed = AllowedTo(job);
     const Misfit misfit{job, shape, offers_, pool.now, eligible, candidates.total, candidates.free};
@@ -187,8 +203,9 @@ class Pass {
     const int most = job.world_size + std::min(job.max_world - job.world_size, AllowedTo(job));
     Slots without = pool.now;
     for (const Rank& rank : job.ranks) without.Free({rank.node, rank.slot});
-    const Eligible eligible =
-        EligibleFor(without, ShapeOf(job, state_.FindQueue({job.project, job.queue})), job.min_world);
+    const Shape shape = ShapeOf(job, state_.FindQueue({job.project, job.queue}));
+    Eligible eligible = EligibleFor(without, shape, job.min_world);
+    if (!shape.bad_pairs.empty()) eligible = WithoutBadPairs(without, eligible, shape, job.min_world, job.topology);
     const auto slots = Pick(without, eligible, job.min_world, most, job.topology);
     if (static_cast<int>(slots.size()) > job.world_size)
       plan_.growths.push_back({job.id, static_cast<int>(slots.size())});

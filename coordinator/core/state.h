@@ -161,6 +161,9 @@ struct Checkpoint {
   std::int64_t bytes = 0;
 };
 
+// Two nodes, by name.
+using NodePair = std::pair<std::string, std::string>;
+
 // Where a job crashed, and how often in a row.
 struct CrashSite {
   int rank = -1;
@@ -198,8 +201,10 @@ struct Job {
   Reason cause = Reason::kNone;                       // why it was asked to stop; fixed until it has settled
   bool held = false;                                  // may not start until it is released
   std::int64_t rollback_to = -1;                      // >= 0: once settled, checkpoints above this step are given up
-  std::vector<Slot> last_slots;             // of the attempt before: a crash returns to them when they are free
-  std::set<std::string> excluded;           // nodes that failed under it
+  std::vector<Slot> last_slots;    // of the attempt before: a crash returns to them when they are free
+  std::set<std::string> excluded;  // nodes that failed under it
+  std::set<NodePair> bad_pairs;    // between which the link did: a gang of it has one of them
+  NodePair suspect_pair;           // under its newest attempt, if that ended by a link: once more, and it is bad
   std::vector<std::int64_t> infra_ends_us;  // when infrastructure ended an attempt, newest last, wall clock
   int charges = 0;
   CrashSite crash;                // the newest that was the user's; what infrastructure ended in between does not count

@@ -99,6 +99,8 @@ void Visit(Job& j, Field field, Added later) {
   later("deadline_us", j.deadline_us);
   later("lived_us", j.lived_us);
   later("crash", j.crash);
+  later("bad_pairs", j.bad_pairs);
+  later("suspect_pair", j.suspect_pair);
 }
 
 void to_json(nlohmann::json& json, const Job& job) {

@@ -4,6 +4,7 @@
 
 #include <gmock/gmock.h>
 
+#include "coordinator/core/index.h"
 #include "coordinator/core/preempt.h"
 #include "tests/coordinator/schedule_fixture.h"
 
@@ -12,6 +13,7 @@ namespace {
 
 using std::chrono::minutes;
 using std::chrono::seconds;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -133,6 +135,72 @@ TEST_F(Scheduler, SlotOfALostRankStaysTakenUntilItsAttemptIsSettled) {
   c.ExitAll("job", ExitReason::kAborted);
   c.Plan();
   EXPECT_EQ(c.job("other").state, JobState::kReserved);
+}
+
+// ---- links ----
+
+struct Links : Scheduler {
+  // A gang of four, on two nodes of two.
+  void Begin(const std::vector<std::string>& nodes) {
+    for (const std::string& node : nodes) Add(node, 2);
+    Runs("job", 4, [](Job& job) { job.topology = {Level::kAny, false}; });
+    ASSERT_THAT(NodesOfJob("job"), ElementsAre("a", "b"));
+  }
+  void End(ExitReason reason) {
+    c.Exit("job", 3, reason);
+    c.ExitAll("job", ExitReason::kAborted);
+    c.PassWithHeartbeats(seconds(2));
+    c.ConfirmAll("job");
+    c.Step("job");
+    ASSERT_EQ(state("job"), JobState::kRunning);
+  }
+};
+
+TEST_F(Links, TwoNodesThatDoNotReachEachOtherTwiceInARowAreKeptApart) {
+  Begin({"a", "b", "c"});
+  End(ExitReason::kCollective);
+  EXPECT_THAT(NodesOfJob("job"), ElementsAre("a", "b")) << "once may be anything";
+  const std::string before = ClassOf(c.job("job"));
+  End(ExitReason::kRendezvous);
+  EXPECT_THAT(NodesOfJob("job"), Contains("c"));
+  EXPECT_EQ(NodesOfJob("job").size(), 2u) << "either of them is as good as it was";
+  EXPECT_NE(ClassOf(c.job("job")), before);
+  EXPECT_THAT(c.job("job").excluded, IsEmpty());
+}
+
+TEST_F(Links, AnotherEndInBetweenBeginsAnew) {
+  Begin({"a", "b", "c"});
+  for (const ExitReason end : {ExitReason::kCollective, ExitReason::kStorage, ExitReason::kCollective}) End(end);
+  EXPECT_THAT(NodesOfJob("job"), ElementsAre("a", "b"));
+  EXPECT_THAT(c.job("job").bad_pairs, IsEmpty());
+}
+
+TEST_F(Links, JobThatCannotRunWithoutThemRunsOnThem) {
+  Begin({"a", "b"});
+  for (int i = 0; i < 3; ++i) End(ExitReason::kCollective);
+  EXPECT_EQ(c.job("job").bad_pairs.size(), 1u);
+  EXPECT_THAT(NodesOfJob("job"), ElementsAre("a", "b"));
+}
+
+TEST_F(Links, GangThatFitsOnOneOfThemGoesThere) {
+  Begin({"a", "b"});
+  for (int i = 0; i < 2; ++i) End(ExitReason::kCollective);
+  EXPECT_TRUE(c.Decide([](Transaction& tx) { return Resize(tx, {"job", "local:test", 10}, 2); }).ok());
+  c.ExitAll("job", ExitReason::kStopped);
+  c.Plan();
+  ASSERT_EQ(state("job"), JobState::kReserved);
+  EXPECT_EQ(NodesOfJob("job").size(), 1u);
+}
+
+TEST_F(Links, NeitherIsGivenToAGangOfThreeNodesTogetherWithTheOther) {
+  Begin({"a", "b", "c", "d"});
+  for (int i = 0; i < 2; ++i) End(ExitReason::kCollective);
+  EXPECT_TRUE(c.Decide([](Transaction& tx) { return Resize(tx, {"job", "local:test", 10}, 6); }).ok());
+  c.ExitAll("job", ExitReason::kStopped);
+  c.Plan();
+  ASSERT_EQ(state("job"), JobState::kReserved);
+  const auto nodes = NodesOfJob("job");
+  EXPECT_EQ(std::count(nodes.begin(), nodes.end(), "a") + std::count(nodes.begin(), nodes.end(), "b"), 1);
 }
 
 // ---- order ----

@@ -107,7 +107,7 @@ bool Same(const core::Job& a, const core::Job& b) {
                     j.submitted_us, j.started_us, j.ended_us, j.restarts, j.project, j.queue, j.priority, j.labels,
                     j.min_world, j.max_world, j.batch_size, j.cause, j.held, j.rollback_to, j.last_slots, j.excluded,
                     j.infra_ends_us, j.one_attempt, j.deadline_us, j.lived_us, j.crash.rank, j.crash.step,
-                    j.crash.times);
+                    j.crash.times, j.bad_pairs, j.suspect_pair);
   };
   const auto equal = [](const auto& x, const auto& y) { return Same(x, y); };
   return all(a) == all(b) && a.topology == b.topology &&
@@ -246,6 +246,8 @@ TEST(Record, EveryFieldIsReadBackEqual) {
   job.deadline_us = 60'000'000;
   job.lived_us = 5'000'000;
   job.crash = {1, 137, 2};
+  job.bad_pairs = {{"a", "b"}};
+  job.suspect_pair = {"b", "c"};
   job.project = "vision";
   job.queue = "night";
   job.priority = -5;
@@ -280,9 +282,10 @@ TEST(Record, EveryFieldIsReadBackEqual) {
   EXPECT_EQ(read.ranks.at(1).nonfinite_step, 0);
   EXPECT_EQ(read.message, job.message);
   // Written before gangs could have other sizes, and a stop another end than a cancel.
-  for (const char* key : {"project", "queue", "priority", "labels", "topology", "min_world", "max_world", "batch_size",
-                          "destination", "cause", "held", "rollback_to", "last_slots", "excluded", "infra_ends_us",
-                          "one_attempt", "deadline_us", "lived_us", "crash"})
+  for (const char* key :
+       {"project",       "queue",       "priority",    "labels",   "topology",    "min_world",  "max_world",
+        "batch_size",    "destination", "cause",       "held",     "rollback_to", "last_slots", "excluded",
+        "infra_ends_us", "one_attempt", "deadline_us", "lived_us", "crash",       "bad_pairs",  "suspect_pair"})
     ASSERT_EQ(older.erase(key), 1u) << key;
   older["cancel"] = true;
   const core::Job oldest = JobFromRecord(older.dump(), job.spec);
