@@ -54,6 +54,8 @@ void Ledger::CheckPromises(const core::State& state) {
 void Ledger::OnHeard(const core::State& state, const std::string& node, std::int64_t incarnation) {
   const auto found = state.nodes.find(node);
   if (found == state.nodes.end() || found->second.incarnation != incarnation) return;
+  // What is said to a coordinator whose place another took is not heard by that one.
+  if (state.term < term_) return;
   std::deque<TimePoint>& times = heard_[node];
   times.push_back(world_.events.now());
   if (times.size() > 16) times.pop_front();
@@ -237,6 +239,7 @@ void Ledger::CheckCharges(const core::Transaction& tx, const core::Event& event,
 }
 
 void Ledger::OnRecovered(const core::State& state) {
+  term_ = state.term;
   world_.Note("coordinator " + std::to_string(world_.coordinators) + " serves, term " + std::to_string(state.term));
   for (const std::string& sentence : core::Broken(state)) world_.Wrong(sentence);
   CheckPromises(state);

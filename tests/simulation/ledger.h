@@ -99,6 +99,7 @@ class Ledger {
   std::map<std::pair<std::string, int>, TimePoint> may_start_;   // job, attempt -> when its delay is over
   std::set<std::pair<std::string, int>> trained_;
   std::set<worker::Key> hung_;
+  std::int64_t term_ = 0;          // of the newest coordinator
   std::size_t events_before_ = 0;  // of the transaction, before a report
   bool stale_ = false;
 };

@@ -12,6 +12,7 @@ namespace vicreg::rank {
 namespace {
 
 constexpr std::chrono::seconds kProgressEvery{1};
+constexpr std::chrono::milliseconds kLookAgain{100};  // for a worker that is away
 
 class RelayedStore : public train::KeyValueStore {
  public:
@@ -93,8 +94,11 @@ Link::Link(const std::string& socket_path, v1::Hello hello, OnCommand on_command
       orphan_grace_(orphan_grace),
       stub_(v1::RankService::NewStub([&] {
         grpc::ChannelArguments arguments;
+        // A try costs next to nothing on a socket of this machine, and the next worker waits for its ranks.
         arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-        arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+        arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 200);
+        // A worker that listens and does not serve yet is tried again.
+        arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);
         return grpc::CreateCustomChannel("unix:" + socket_path, grpc::InsecureChannelCredentials(), arguments);
       }())),
       thread_([this] { Run(); }) {
@@ -111,7 +115,7 @@ void Link::Run() {
         changed_.notify_all();
         return;
       }
-      changed_.wait_for(lock, std::chrono::milliseconds(500), [&] { return closing_; });
+      changed_.wait_for(lock, kLookAgain, [&] { return closing_; });
     }
     CheckOrphaned();
   }
