@@ -12,7 +12,7 @@ namespace vicreg::rank {
 namespace {
 
 constexpr std::chrono::seconds kProgressEvery{1};
-constexpr std::chrono::milliseconds kLookAgain{100};  // for a worker that is away
+constexpr std::chrono::milliseconds kPause{20}, kLookAgain{100};  // while the worker is away
 
 class RelayedStore : public train::KeyValueStore {
  public:
@@ -92,7 +92,7 @@ Link::Link(const std::string& socket_path, v1::Hello hello, OnCommand on_command
       on_command_(std::move(on_command)),
       where_(std::move(where)),
       orphan_grace_(orphan_grace),
-      stub_(v1::RankService::NewStub([&] {
+      channel_([&] {
         grpc::ChannelArguments arguments;
         // A try costs next to nothing on a socket of this machine, and the next worker waits for its ranks.
         arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
@@ -100,7 +100,8 @@ Link::Link(const std::string& socket_path, v1::Hello hello, OnCommand on_command
         // A worker that listens and does not serve yet is tried again.
         arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);
         return grpc::CreateCustomChannel("unix:" + socket_path, grpc::InsecureChannelCredentials(), arguments);
-      }())),
+      }()),
+      stub_(v1::RankService::NewStub(channel_)),
       thread_([this] { Run(); }) {
   thread_.detach();  // the process ends by _exit
 }
@@ -115,8 +116,10 @@ void Link::Run() {
         changed_.notify_all();
         return;
       }
-      changed_.wait_for(lock, kLookAgain, [&] { return closing_; });
+      changed_.wait_for(lock, kPause, [&] { return closing_; });
     }
+    // Nobody moves a connection on while no call waits for it, but for a look each 5 s.
+    channel_->WaitForConnected(std::chrono::system_clock::now() + kLookAgain);
     CheckOrphaned();
   }
 }

@@ -77,6 +77,7 @@ class Link {
   const OnCommand on_command_;
   const Where where_;
   const std::chrono::milliseconds orphan_grace_;
+  const std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::RankService::Stub> stub_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
