@@ -25,7 +25,6 @@ enum class Plant {
   kLaunchBeforeDelay,
   kLaunchNotRepeated,
   kAttemptFenceDropped,
-  kIncarnationFenceDropped,
   kDoubleClaim,
   kTermGuardDropped,
   kLostForgiven,

@@ -179,8 +179,7 @@ void OnReport(Transaction& tx, const std::string& node, std::int64_t incarnation
   const Job* found = tx.FindJob(report.job_id);
   const auto position = [&](const Job& j) {
     return std::find_if(j.ranks.begin(), j.ranks.end(), [&](const Rank& r) {
-      return r.rank == report.rank && r.node == node &&
-             (r.incarnation == incarnation || Planted(Plant::kIncarnationFenceDropped));
+      return r.rank == report.rank && r.node == node && r.incarnation == incarnation;
     });
   };
   // Nothing was launched for a reservation, and what a rank does after it was given up is not committed.

@@ -268,16 +268,28 @@ void Ledger::OnRecovered(const core::State& state) {
   for (const auto& [id, job] : state.jobs) See(job);
 }
 
+namespace {
+
+// Of all ranks of its newest attempt.
+std::int64_t Acknowledged(const core::Job* job) {
+  std::int64_t sum = 0;
+  for (const core::Rank& rank : job == nullptr ? std::vector<core::Rank>() : job->ranks) sum += rank.acked;
+  return sum;
+}
+
+}  // namespace
+
 void Ledger::BeforeReport(const core::Transaction& tx, const std::string& node, std::int64_t incarnation,
                           const core::Report& report) {
   events_before_ = tx.events().size();
+  acked_before_ = Acknowledged(tx.FindJob(report.job_id));
   const core::Job* job = tx.FindJob(report.job_id);
   const core::Node* from = tx.FindNode(node);
   stale_ = job == nullptr || report.attempt != job->attempt || from == nullptr || from->incarnation != incarnation;
 }
 
 void Ledger::AfterReport(const core::Transaction& tx, const core::Report& report) {
-  if (stale_ && tx.events().size() != events_before_)
+  if (stale_ && (tx.events().size() != events_before_ || Acknowledged(tx.FindJob(report.job_id)) != acked_before_))
     world_.Wrong("a stale report of " + report.job_id + " attempt " + std::to_string(report.attempt) +
                  " changed something");
   if (report.exit_reason == core::ExitReason::kHung && hung_.count({report.job_id, report.attempt, report.rank}) == 0)

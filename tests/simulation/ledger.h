@@ -100,6 +100,7 @@ class Ledger {
   std::set<std::pair<std::string, int>> trained_;
   std::set<worker::Key> hung_;
   std::int64_t term_ = 0;          // of the newest coordinator
+  std::int64_t acked_before_ = 0;  // of its job, before a report
   std::size_t events_before_ = 0;  // of the transaction, before a report
   bool stale_ = false;
 };

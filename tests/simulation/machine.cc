@@ -53,8 +53,11 @@ void Worker::Adopt() {
 
 Worker::~Worker() {
   if (!stream_) return;
-  stream_->SetClient(nullptr);
-  stream_->Break();
+  stream_->Leave();
+}
+
+void Worker::SlowStream(TimePoint until) {
+  if (stream_) stream_->Slow(until);
 }
 
 void Worker::BreakStream() {

@@ -28,7 +28,6 @@ std::span<const PlantInfo> Plants() {
       {Plant::kLaunchBeforeDelay, "launch-before-delay", "a retry in place does not wait for its delay"},
       {Plant::kLaunchNotRepeated, "launch-not-repeated", "a Launch that was lost with its stream is not sent again"},
       {Plant::kAttemptFenceDropped, "attempt-fence-dropped", "reports of older attempts count"},
-      {Plant::kIncarnationFenceDropped, "incarnation-fence-dropped", "reports by a worker that was replaced count"},
       {Plant::kDoubleClaim, "double-claim", "slots of a gang that is reserved are given to another"},
       {Plant::kTermGuardDropped, "term-guard-dropped", "a coordinator whose term is over still writes"},
       {Plant::kLostForgiven, "lost-forgiven", "a heartbeat brings a lost node back, with the ranks that were given up"},
