@@ -53,11 +53,8 @@ void Worker::Adopt() {
 
 Worker::~Worker() {
   if (!stream_) return;
-  stream_->Leave();
-}
-
-void Worker::SlowStream(TimePoint until) {
-  if (stream_) stream_->Slow(until);
+  stream_->SetClient(nullptr);
+  stream_->Break();
 }
 
 void Worker::BreakStream() {

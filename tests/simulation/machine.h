@@ -37,7 +37,6 @@ class Worker : public Stream::Client {
   void Exited(const worker::Key& key, int pid, int wait_status);
   bool welcomed() const { return welcomed_; }
   bool empty() const { return supervisor_.empty(); }
-  void SlowStream(TimePoint until);
   void BreakStream();
 
  private:

@@ -18,7 +18,6 @@ void Stream::Send(TimePoint& last, const TimePoint& held_until, std::function<vo
 
 void Stream::Up(v1::ConnectRequest message) {
   if (broken_) return;
-  last_up_ = std::max(last_up_, slow_until_);
   Send(last_up_, link_.up_from, [this, message = std::move(message)] {
     if (server_) server_->OnRequest(message);
   });
@@ -37,17 +36,6 @@ void Stream::End(const absl::Status& why) {
     broken_ = true;
     server_.reset();
     if (client_ != nullptr) client_->OnEnd(why);
-  });
-}
-
-void Stream::Leave() {
-  client_ = nullptr;
-  if (broken_) return;
-  last_up_ = std::max(last_up_, slow_until_);
-  Send(last_up_, link_.up_from, [this] {
-    broken_ = true;
-    if (server_) server_->OnBroken();
-    server_.reset();
   });
 }
 

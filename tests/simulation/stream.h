@@ -40,10 +40,6 @@ class Stream : public std::enable_shared_from_this<Stream> {
   void Down(v1::ConnectResponse message);
   // The server ends it: the worker learns of it after what was sent before.
   void End(const absl::Status& why);
-  // What the worker says from now on arrives after that time, whatever its link does.
-  void Slow(TimePoint until) { slow_until_ = until; }
-  // The worker's process has ended: what it said before still arrives, maybe after its successor has registered.
-  void Leave();
   // Both ends learn of it, what is on its way is lost. Nothing arrives any more.
   void Break();
   bool broken() const { return broken_; }
@@ -58,7 +54,7 @@ class Stream : public std::enable_shared_from_this<Stream> {
   std::shared_ptr<Server> server_;
   Client* client_ = nullptr;
   bool broken_ = false;
-  TimePoint last_up_{}, last_down_{}, slow_until_{};
+  TimePoint last_up_{}, last_down_{};
 };
 
 }  // namespace vicreg::simulation

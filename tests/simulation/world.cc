@@ -175,14 +175,10 @@ void World::DoToMachines(const Step& step, Random& draw) {
   const auto soon = events.now() + (draw.Chance(50) ? draw.Between(milliseconds(10), seconds(4))
                                                     : draw.Between(seconds(4), seconds(120)));
   switch (step.what) {
-    case What::kWorkerKill: {
-      // What it said last may arrive after its successor has registered.
-      const auto killed = events.now() + draw.Between(milliseconds(0), seconds(1));
-      if (machine.worker() != nullptr && draw.Chance(50)) machine.worker()->SlowStream(killed + seconds(5));
-      events.At(killed, [&machine] { machine.KillWorker(); });
-      events.At(std::max(soon, killed), [&machine] { machine.StartWorker(); });
+    case What::kWorkerKill:
+      machine.KillWorker();
+      events.At(soon, [&machine] { machine.StartWorker(); });
       return;
-    }
     case What::kReboot:
       machine.PowerOff();
       events.After(draw.Between(seconds(1), seconds(15)), [&machine] { machine.PowerOn(); });
